@@ -1,0 +1,1 @@
+"""Many trials of one trainer: Ray Tune schedules, Optuna proposes, ASHA stops the weak early."""

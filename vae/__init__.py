@@ -1,0 +1,1 @@
+"""Variational autoencoders of music, on one machine: data, models, training, evaluation, sampling."""

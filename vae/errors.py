@@ -1,0 +1,21 @@
+"""Errors that a user can mend, and how the commands show them."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """A user's mistake, told in one line: the place, the rule, what was found, the way out."""
+
+
+def exit_code(command: Callable[[], None]) -> int:
+    """Runs a command; a `UserError` becomes one line on stderr and exit code 2."""
+    try:
+        command()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    return 0

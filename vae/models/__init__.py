@@ -1,0 +1,1 @@
+"""Model families, one file each, behind the interface in `vae.models.base`."""
