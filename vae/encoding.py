@@ -43,3 +43,67 @@ class DataSpec:
     def is_binary(self) -> bool:
         """Whether the likelihood is Bernoulli; Gaussian otherwise."""
         return self.encoding != "real"
+
+
+@dataclass(frozen=True)
+class Song:
+    """Notes on a grid of steps, starting within the first beat."""
+
+    name: str
+    notes: Notes
+    steps: int  # T, to the end of the last note
+    tempo: float  # beats (quarter notes) a minute
+    steps_per_bar: int | None  # None where the metre is unknown
+    out_of_range: int = 0  # notes left out, their pitches no keys of a piano
+
+
+def normalise(notes: npt.ArrayLike) -> Notes:
+    """Sorts notes, and lets no key sound twice at once.
+
+    A new onset cuts the earlier note of the same pitch; of two notes with one onset the longer stays.
+    """
+    table = np.asarray(notes, np.int32).reshape(-1, 3)
+    table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0]))]
+    pitch, start = table[:, 0], table[:, 1]
+    same_key = pitch[:-1] == pitch[1:]
+    kept = np.append(~(same_key & (start[:-1] == start[1:])), True)[: len(table)]
+    table = table[kept]
+    same_key = table[:-1, 0] == table[1:, 0]
+    table[:-1, 2] = np.where(same_key, np.minimum(table[:-1, 2], table[1:, 1]), table[:-1, 2])
+    return table[np.lexsort((table[:, 0], table[:, 1]))]
+
+
+def encode(song: Song, encoding: str) -> npt.NDArray[np.uint8]:
+    """A song as an array [T, D] of 0 and 1; D as in `FEATURES`."""
+    notes = normalise(song.notes)
+    key = notes[:, 0] - LOWEST_PITCH
+    change = np.zeros((song.steps + 1, PITCHES), np.int8)
+    # A key struck again in the step where it ends both rises and falls there, hence the unbuffered `at`.
+    np.add.at(change, (notes[:, 1], key), 1)
+    np.subtract.at(change, (notes[:, 2], key), 1)
+    sound = np.cumsum(change[:-1], axis=0, dtype=np.int8).astype(np.uint8)
+    if encoding == "roll":
+        return sound
+    onset = np.zeros_like(sound)
+    onset[notes[:, 1], key] = 1
+    return np.concatenate([sound, onset], axis=1)
+
+
+def decode(array: npt.ArrayLike, encoding: str) -> Notes:
+    """The notes of an array [T, D] of 0 and 1.
+
+    In `roll` a note is a run of steps in which its key sounds. In `roll_onset` an onset bit within a run starts a
+    new note; an onset bit without sound is ignored.
+    """
+    bits = np.asarray(array).astype(bool)
+    sound = np.zeros((len(bits) + 2, PITCHES), bool)  # silence before and after
+    sound[1:-1] = bits[:, :PITCHES]
+    now, before = sound[1:], sound[:-1]
+    starts = now & ~before
+    if encoding == "roll_onset":
+        starts[:-1] |= now[:-1] & bits[:, PITCHES:]
+    ends = before & (starts | ~now)
+    # Read key by key, starts and ends alternate, so the k-th start belongs to the k-th end.
+    key, start = np.nonzero(starts.T)
+    end = np.nonzero(ends.T)[1]
+    return normalise(np.stack([key + LOWEST_PITCH, start, end], axis=1))

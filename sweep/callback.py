@@ -1,0 +1,172 @@
+"""What happens between Ray Tune's events: checkpoints kept, the winner exported, files and the view kept current."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.result import SHOULD_CHECKPOINT
+
+from sweep.live import LiveView
+from sweep.report import Board
+from sweep.results import SweepFolder, summarise
+from sweep.study import Report, Study, TrialRecord
+from vae import checkpoint
+
+KEPT_TRIALS = 5
+"""Checkpoints of ended trials that are kept: the top few of the sweep."""
+_SAVE_SECONDS = 300.0  # longest that a trial trains unsaved between rungs
+
+
+@dataclass
+class Clock:
+    """When things happened, in seconds since the epoch; what earlier starts of the sweep took comes on top."""
+
+    command_started: float
+    earlier: dict[str, Any]
+    first_trial_started: float | None = None
+    last_trial_ended: float | None = None
+
+    def times(self, slots: int, train_seconds: float) -> dict[str, float | None]:
+        """The times of `summary.json`."""
+        now = time.time()
+        began, ended = self.first_trial_started, self.last_trial_ended
+        search = (self.earlier.get("search_seconds") or 0.0) + ((ended or now) - began if began else 0.0)
+        startup = (began or now) - self.command_started
+        return {
+            "search_seconds": search,
+            "startup_seconds": self.earlier.get("startup_seconds") or startup,
+            "wall_seconds": (self.earlier.get("wall_seconds") or 0.0) + now - self.command_started,
+            "train_share": train_seconds / (search * slots) if search else None,
+        }
+
+
+class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete types
+    """Keeps the sweep's folder and view current while Ray Tune runs.
+
+    Args:
+        study: the trials.
+        folder: where they are written.
+        view: shown to the user.
+        board: TensorBoard.
+        clock: times.
+        slots: trials at a time.
+        baseline: of the summary.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        folder: SweepFolder,
+        view: LiveView,
+        board: Board,
+        clock: Clock,
+        slots: int,
+        baseline: dict[str, float],
+    ) -> None:
+        self._study, self._folder, self._view, self._board = study, folder, view, board
+        self._clock, self._slots, self._baseline = clock, slots, baseline
+        self._saved_at: dict[int, float] = {}
+        self._best_elbo: float | None = None
+        self.best = self._best_before()
+
+    def _best_before(self) -> dict[str, Any] | None:
+        """The winner that an earlier start of this sweep exported."""
+        if not (self._folder.best / checkpoint.METRICS).exists():
+            return None
+        metrics = checkpoint.read_json(self._folder.best / checkpoint.METRICS)
+        return self._entry(metrics["provenance"]["trial"], metrics)
+
+    def _entry(self, number: int, metrics: dict[str, Any]) -> dict[str, Any]:
+        """`best` of the summary, before the test."""
+        feasible, _ = self._study.rank_key(metrics)
+        names = ("epoch", "val_elbo", "kl", "code_gain", "active_units")
+        return {
+            "trial": number,
+            "params": self._study.records[number].params,
+            "feasible": feasible,
+            **{name: metrics[name] for name in names},
+        }
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial runs, for the first time or again."""
+        record = self._study.records[trial.config["number"]]
+        record.state = "running"
+        self._clock.first_trial_started = self._clock.first_trial_started or time.time()
+        self._saved_at.setdefault(record.number, time.monotonic())
+        self._board.begin(record)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """After the scheduler's decision: asks for a checkpoint if it can still matter."""
+        record, report = self._study.records[trial.config["number"]], result["report"]
+        self._board.add(record, report)
+        if self._matters(record, report):
+            result[SHOULD_CHECKPOINT] = True
+
+    def _matters(self, record: TrialRecord, report: Report) -> bool:
+        if report.failure is not None:
+            return False
+        if record.ended:
+            return record in self._study.top(KEPT_TRIALS)
+        at_rung = report.epoch in record.values
+        overdue = time.monotonic() - self._saved_at[record.number] > _SAVE_SECONDS
+        return at_rung or overdue or record.state == "paused"
+
+    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
+        """A checkpoint is on disk: exports it if nothing better is."""
+        number, path = trial.config["number"], Path(checkpoint.path)
+        self._saved_at[number] = time.monotonic()
+        self._export_if_best(number, path)
+        self._folder.drop_checkpoints(number, but_in=path.parent)
+
+    def _export_if_best(self, number: int, path: Path) -> None:
+        metrics = checkpoint.read_json(path / checkpoint.METRICS)
+        if self.best is not None and self._study.rank_key(metrics) <= self._study.rank_key(self.best):
+            return
+        checkpoint.export(path, self._folder.best, {"sweep": self._folder.name, "trial": number})
+        self.best = self._entry(number, metrics)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial ended or was put off."""
+        self._after(self._study.records[trial.config["number"]])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray gave a trial up."""
+        self._after(self._study.records[trial.config["number"]])
+
+    def _after(self, record: TrialRecord) -> None:
+        self._clock.last_trial_ended = time.time()
+        self._board.end(record)
+        kept = {top.number for top in self._study.top(KEPT_TRIALS)}
+        for other in self._study.records.values():
+            if other.ended and other.number in self._saved_at and other.number not in kept:
+                self._folder.drop_checkpoints(other.number)
+                del self._saved_at[other.number]
+        top = self._study.top(1)
+        if top:
+            ended = sum(other.ended for other in self._study.records.values())
+            self._board.best_so_far(top[0].best["val_elbo"], ended)
+        self.write()
+
+    def write(self, **further: Any) -> dict[str, Any]:
+        """Rewrites `summary.json` and `trials.csv`.
+
+        Args:
+            further: keys of the summary that are known only at the end.
+
+        Returns:
+            The summary.
+        """
+        train_seconds = sum(record.train_seconds for record in self._study.records.values())
+        known = {"baseline": self._baseline, **self._clock.times(self._slots, train_seconds), **further}
+        summary = summarise(self._study, known, self.best)
+        checkpoint.write_json(self._folder.summary, summary)
+        self._folder.write_trials(self._study)
+        return summary
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Draws the view."""
+        self._view.refresh()

@@ -1,0 +1,73 @@
+"""The end of a sweep: the winner is scored on test, once, and played."""
+
+import sys
+from typing import Any
+
+import torch
+
+from sweep.callback import SweepCallback
+from sweep.report import Board
+from sweep.results import SweepFolder
+from vae import checkpoint, sample, statistics
+from vae.corpus import Corpus
+from vae.errors import UserError
+from vae.evaluate import TEST_SEED, evaluate, importance_weighted_bound
+from vae.models.base import Vae
+from vae.sheet import as_image
+from vae.windows import Songs
+
+IWAE_SAMPLES = 16
+_PIECES = 64  # whose statistics stand in the summary
+_HEARD = 4  # pieces as audio in TensorBoard
+
+
+def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: Board, min_kl: float) -> None:
+    """Scores the winner on test, writes the summary, and adds samples to TensorBoard.
+
+    Raises:
+        UserError: no trial has a result.
+    """
+    if callback.best is None:
+        callback.write()
+        board.close()
+        raise UserError(f"{folder.path}: no trial finished an epoch; trials.csv and trials/ say why, --resume goes on.")
+    model = checkpoint.load(folder.best).model
+    callback.best |= _test(model, corpus)
+    pieces = sample.draw(model, corpus.spec, _PIECES, 1.0, 0)
+    summary = callback.write(samples=statistics.summarise(pieces, corpus))
+    heard = [sample.synthesise(piece, corpus.spec) for piece in pieces[:_HEARD]] if corpus.spec.is_music else []
+    board.samples(as_image(pieces, corpus.spec), heard, sample.AUDIO_RATE)
+    board.close()
+    _tell(summary, folder, min_kl)
+
+
+def _test(model: Vae, corpus: Corpus) -> dict[str, Any]:
+    songs = Songs(corpus.splits["test"], torch.device("cpu"))
+    values = evaluate(model, songs, TEST_SEED)
+    return {
+        "test_elbo": values["elbo"],
+        "test_elbo_per_song": values["elbo_per_song"],
+        "test_kl": values["kl"],
+        "test_iwae": importance_weighted_bound(model, songs, TEST_SEED, IWAE_SAMPLES),
+        "iwae_samples": IWAE_SAMPLES,
+    }
+
+
+def _tell(summary: dict[str, Any], folder: SweepFolder, min_kl: float) -> None:
+    best, baseline = summary["best"], summary["baseline"]
+    states = ", ".join(f"{count} {state}" for state, count in summary["trials"].items() if count)
+    sys.stdout.write(
+        f"trials: {states}; {summary['epochs_trained']} epochs\n"
+        f"best: trial {best['trial']} ({best['params']['family']}) at epoch {best['epoch']:.0f}, nats a step: "
+        f"val_elbo {best['val_elbo']:.3f} (baseline {baseline['marginal_elbo']:.3f}), kl {best['kl']:.3f}, "
+        f"test_elbo {best['test_elbo']:.3f} (baseline {baseline['marginal_test_elbo']:.3f})\n"
+    )
+    if not best["feasible"]:
+        sys.stderr.write(
+            f"warning: no trial has a code that says enough (kl >= {min_kl:g} and code_gain >= {min_kl / 2:g} nats "
+            f"a step); this is the best ranked. Search longer or lower --min-kl.\n"
+        )
+    sys.stdout.write(
+        f"play it: python -m vae.sample --best --results {folder.results}\n"
+        f"look at it: tensorboard --logdir {folder.tensorboard}\n"
+    )

@@ -1,0 +1,128 @@
+"""The live view of a sweep: a panel on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from sweep.study import STATES, Study, TrialRecord
+
+_REFRESH_SECONDS = 0.5
+_LINE_SECONDS = 5.0
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person would say them: 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds is None:
+        return "unknown"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class LiveView:
+    """Shows the best so far, rungs, trials by state, epochs and the time left.
+
+    Args:
+        study: what is shown.
+        rungs: epochs at which trials compete.
+        slots: trials at a time.
+        deadline_in: seconds until the time budget ends, or None.
+    """
+
+    def __init__(
+        self, study: Study, rungs: tuple[int, ...], slots: int, deadline_in: Callable[[], float | None]
+    ) -> None:
+        self._study, self._rungs, self._slots, self._deadline_in = study, rungs, slots, deadline_in
+        self._started = time.monotonic()
+        self._drawn = 0.0
+        self._ended_before = self._ended()
+        self._live = Live(console=Console(), auto_refresh=False) if sys.stdout.isatty() else None
+
+    def __enter__(self) -> Self:
+        """Takes over the terminal, if there is one."""
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leaves the last state standing."""
+        self.refresh(force=True)
+        if self._live:
+            self._live.stop()
+
+    def _ended(self) -> int:
+        return sum(record.ended for record in self._study.records.values())
+
+    def time_left(self) -> float | None:
+        """Seconds, by the pace of the trials that ended so far and the time budget; None when unknown."""
+        deadline, ended = self._deadline_in(), self._ended() - self._ended_before
+        if ended < self._slots:
+            return deadline
+        pace = (time.monotonic() - self._started) / ended
+        by_trials = pace * (self._study.requested - self._ended())
+        return by_trials if deadline is None else min(deadline, by_trials)
+
+    def refresh(self, force: bool = False) -> None:
+        """Draws again, if it is time to."""
+        now = time.monotonic()
+        if not force and now - self._drawn < (_REFRESH_SECONDS if self._live else _LINE_SECONDS):
+            return
+        self._drawn = now
+        if self._live:
+            self._live.update(self._panel(), refresh=True)
+        else:
+            sys.stdout.write(f"{self._progress()}; best {self._best()}\n")
+            sys.stdout.flush()
+
+    def _progress(self) -> str:
+        epochs = sum(record.epoch for record in self._study.records.values())
+        return (
+            f"{duration(time.monotonic() - self._started)}: {self._ended()}/{self._study.requested} trials ended, "
+            f"{epochs} epochs, {duration(self.time_left())} left"
+        )
+
+    def _best(self) -> str:
+        top = self._study.top(1)
+        if not top:
+            return "none yet"
+        best = top[0].best
+        feasible, _ = self._study.rank_key(best)
+        return (
+            f"trial {top[0].number} ({top[0].params['family']}) val_elbo {best['val_elbo']:.3f} kl {best['kl']:.3f} "
+            f"at epoch {best['epoch']:.0f}{'' if feasible else ' (infeasible: its code says too little)'}"
+        )
+
+    def _panel(self) -> Panel:
+        counts = self._study.counts()
+        states = "  ".join(f"{state} {counts[state]}" for state in STATES if counts[state])
+        reached = Counter(epoch for record in self._study.records.values() for epoch in record.values)
+        rungs = "  ".join(f"epoch {epoch}: {reached[epoch]}" for epoch in self._rungs)
+        parts = [Text(self._progress()), Text(f"trials  {states}"), Text(f"rungs   {rungs}")]
+        parts.append(Text(f"best    {self._best()}", style="bold green"))
+        running = [record for record in self._study.records.values() if record.state == "running"]
+        return Panel(Group(*parts, _table(running)), title=f"sweep {self._study.settings.name}", expand=False)
+
+
+def _table(records: list[TrialRecord]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("trial", "family", "epoch", "val_elbo", "kl", "node"):
+        table.add_column(name)
+    for record in records[:16]:
+        values = [f"{record.last[key]:.3f}" if record.last else "" for key in ("val_elbo", "kl")]
+        row = (str(record.number), record.params["family"], str(record.epoch), *values, record.node)
+        table.add_row(*row)
+    return table

@@ -1,0 +1,349 @@
+"""Command: `python -m sweep.run --trials 200` finds the best VAE for a folder of music."""
+
+import argparse
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.tune.stopper import Stopper
+
+from sweep.callback import Clock, SweepCallback
+from sweep.final import finish
+from sweep.live import LiveView, duration
+from sweep.report import Board
+from sweep.results import SweepFolder
+from sweep.scheduler import Asha, rungs
+from sweep.searcher import StudySearcher
+from sweep.study import Settings, Study, read_settings
+from sweep.trial import VaeTrial
+from vae.arguments import add_data_arguments, require_positive
+from vae.config import FAMILY_NAMES
+from vae.corpus import Corpus, load_corpus
+from vae.errors import UserError, exit_code
+from vae.evaluate import marginal_elbo
+from vae.models.likelihood import moments_of
+from vae.train import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
+
+DEFAULT_TRIALS = 50
+_GRACE_SECONDS = 30.0  # how long a running epoch may take to end once the sweep is asked to stop
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning on machines without GPUs
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # their files cost driver time; ours hold the same
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `Stop` has its own, which loses nothing
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study's journal is what resumes, not Ray's snapshots
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+
+
+def seconds(text: str) -> float:
+    """Reads a time such as 90, 90s, 40m, 2h or 1.5d.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"must be a time above 0 such as 90s, 40m or 2h, but got {text!r}")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
+    """Ends the search early: on Ctrl-C, SIGTERM, or when the time budget is spent.
+
+    Trials are first asked to stop at their next report, which saves them; what lasts longer is cut off.
+
+    Args:
+        budget: seconds from the first trial's start to the end of the search, or None.
+        clock: knows when the first trial started.
+    """
+
+    def __init__(self, budget: float | None, clock: Clock) -> None:
+        self._budget, self._clock = budget, clock
+        self._asked_at: float | None = None
+        self._now = False
+
+    def catch(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal: the first asks, the second insists."""
+        del number, frame
+        self._now = self._asked_at is not None
+        self._asked_at = self._asked_at or time.time()
+        sys.stderr.write("\nstopping; every trial is kept (again to stop at once)\n")
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a person, not the budget, asked."""
+        return self._asked_at is not None
+
+    def left(self) -> float | None:
+        """Seconds of the budget, None without one."""
+        if self._budget is None:
+            return None
+        began = self._clock.first_trial_started
+        return max(0.0, self._budget - (time.time() - began if began else 0.0))
+
+    def asked(self) -> bool:
+        """Whether trials should stop at their next report."""
+        return self.interrupted or self.left() == 0.0
+
+    def stop_all(self) -> bool:
+        """Whether to cut off what still runs."""
+        if self._now:
+            return True
+        began, budget = self._clock.first_trial_started, self._budget
+        ends = [self._asked_at] if self._asked_at else []
+        ends += [began + budget] if began and budget else []
+        return any(time.time() > end + _GRACE_SECONDS for end in ends)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Single trials are the scheduler's business."""
+        del trial_id, result
+        return False
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a trial takes, and how many run at a time."""
+
+    per_trial: dict[str, float]
+    slots: int
+    where: str
+
+
+def find_resources(trials_per_gpu: int, most: int | None) -> Resources:
+    """GPUs shared by a few trials each; without GPUs a core a trial."""
+    found = ray.cluster_resources()
+    gpus, cores = int(found.get("GPU", 0)), max(1, int(found.get("CPU", 1)))
+    slots = gpus * trials_per_gpu if gpus else cores
+    share = {"cpu": min(1.0, cores / slots), "gpu": 1.0 / trials_per_gpu} if gpus else {"cpu": 1.0}
+    if most is not None and most < slots:
+        slots = most
+        share["cpu"] = max(1.0, cores // most)  # so that Ray runs no more at a time
+        share |= {"gpu": gpus / most} if gpus else {}
+    machine = f"{cores} CPU core{'s' * (cores > 1)}, {gpus or 'no'} GPU{'s' * (gpus > 1)}"
+    return Resources(share, slots, f"{machine}; {slots} trial{'s' * (slots > 1)} at a time")
+
+
+def _start_ray(address: str | None) -> str:
+    """Joins a cluster, or starts Ray on this machine; says which."""
+    os.environ |= _QUIET
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    address = address or os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        ray.init(address="local", include_dashboard=False, **quiet)
+        return "this machine"
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError) as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]}); "
+            f"start one with `ray start --head`, or leave --address out."
+        ) from None
+    return f"the Ray cluster at {address}"
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m sweep.run",
+        description="Searches for the best variational autoencoder for some music. Ctrl-C stops it and keeps "
+        "everything; --resume NAME goes on.",
+    )
+    parser.add_argument("--trials", type=int, metavar="N", help=f"in all (default: {DEFAULT_TRIALS})")
+    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="of search, such as 40m or 2h")
+    parser.add_argument("--name", help="of the sweep (default: the data's name and the time)")
+    parser.add_argument("--resume", metavar="NAME", help="go on with a sweep; --trials counts earlier ones too")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder (default: results)")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    add_data_arguments(parser)
+    search = parser.add_argument_group("search")
+    search.add_argument("--family", action="append", choices=FAMILY_NAMES, help="only this one; repeatable")
+    search.add_argument(
+        "--max-epochs", type=int, default=MAX_EPOCHS, metavar="N", help=f"top rung (default: {MAX_EPOCHS})"
+    )
+    search.add_argument(
+        "--epoch-steps",
+        type=int,
+        default=EPOCH_STEPS,
+        metavar="N",
+        help=f"time steps of training in an epoch (default: {EPOCH_STEPS})",
+    )
+    search.add_argument(
+        "--min-kl",
+        type=float,
+        default=MIN_KL,
+        metavar="NATS",
+        help=f"that a code must carry a time step (default: {MIN_KL})",
+    )
+    where = parser.add_argument_group("machines")
+    where.add_argument("--address", help="of a Ray cluster: auto or HOST:PORT (default: this machine)")
+    where.add_argument("--trials-per-gpu", type=int, default=4, metavar="N", help="that share one (default: 4)")
+    where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: all that fit)")
+    args = parser.parse_args(argv)
+    args.changed = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    return args
+
+
+_FIXED = (
+    "data",
+    "encoding",
+    "steps_per_beat",
+    "steps_per_bar",
+    "family",
+    "max_epochs",
+    "epoch_steps",
+    "min_kl",
+)
+
+
+def _check(args: argparse.Namespace) -> None:
+    positive = ("trials", "max_epochs", "epoch_steps", "steps_per_beat", "steps_per_bar")
+    require_positive(args, *positive, "trials_per_gpu", "max_concurrent")
+    if not args.min_kl >= 0:
+        raise UserError(f"--min-kl must be at least 0, but got {args.min_kl}.")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed must lie in 0..{2**32 - 1}, but got {args.seed}.")
+    if "://" in str(args.results) or re.match(r"(s3|gs):", str(args.results)):
+        raise UserError(f"--results {args.results}: only folders work so far; pass one that every node can reach.")
+    if args.name is not None and not re.fullmatch(r"[\w.-]+", args.name):
+        raise UserError(f"--name may hold letters, digits, '.', '_' and '-', but got {args.name!r}.")
+    fixed = sorted(args.changed & {*_FIXED, "name", "seed"})
+    if args.resume is not None and fixed:
+        raise UserError(f"--{fixed[0].replace('_', '-')} is fixed once a sweep has begun; leave it out of --resume.")
+
+
+def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
+    stem = re.sub(r"[^\w.-]+", "-", Path(args.data).stem)
+    return Settings(
+        name=args.name or f"{stem}-{datetime.now().astimezone():%Y%m%d-%H%M%S}",
+        data=args.data if args.data == "bach" else str(Path(args.data).resolve()),
+        encoding=corpus.spec.encoding,
+        steps_per_beat=corpus.spec.steps_per_beat,
+        steps_per_bar=corpus.spec.steps_per_bar,
+        fingerprint=corpus.fingerprint,
+        families=tuple(dict.fromkeys(args.family or FAMILY_NAMES)),
+        max_epochs=args.max_epochs,
+        epoch_steps=args.epoch_steps,
+        seed=args.seed,
+        min_kl=args.min_kl,
+    )
+
+
+def _prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
+    """The settings and data of a new sweep, or of one to go on with."""
+    if args.resume is None:
+        corpus = load_corpus(args.data, args.encoding, args.steps_per_beat, args.steps_per_bar)
+        settings = _new_settings(args, corpus)
+        if (args.results / settings.name / "study.log").exists():
+            raise UserError(
+                f"{args.results / settings.name}: a sweep of this name exists; go on with it by "
+                f"--resume {settings.name}, or pass another --name."
+            )
+        return settings, corpus
+    settings = read_settings(args.results / args.resume / "study.log", args.resume)
+    notes = settings.encoding in ("roll", "roll_onset")
+    corpus = load_corpus(
+        settings.data, settings.encoding if notes else None, settings.steps_per_beat, settings.steps_per_bar
+    )
+    if corpus.fingerprint != settings.fingerprint:
+        raise UserError(f"{settings.data}: has changed since the sweep {settings.name} began; start a new one.")
+    return settings, corpus
+
+
+def _search(
+    study: Study,
+    corpus: Corpus,
+    folder: SweepFolder,
+    resources: Resources,
+    stop: Stop,
+    callback: SweepCallback,
+) -> None:
+    """Runs Ray Tune until the study has no more trials or `stop` says so."""
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)
+    trainable = tune.with_parameters(VaeTrial, corpus=corpus, settings=study.settings)
+    # Not `Tuner`, which pickles all of this to restore it: here the study's journal does that, and no pickles.
+    tune.run(
+        tune.with_resources(trainable, resources.per_trial),
+        search_alg=StudySearcher(study, stop.asked, folder.newest_checkpoint),
+        scheduler=Asha(study, stop.asked),
+        num_samples=-1,
+        reuse_actors=True,
+        trial_dirname_creator=lambda trial: f"{trial.config['number']:05d}",
+        storage_path=str(folder.trials.resolve()),
+        name=f"session-{folder.session()}",
+        stop=stop,
+        verbose=0,
+        callbacks=[callback],
+        checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+        max_failures=2,
+        raise_on_failed_trial=False,
+    )
+
+
+def _run(args: argparse.Namespace) -> None:
+    started = time.time()
+    _check(args)
+    settings, corpus = _prepare(args)
+    folder = SweepFolder(args.results, settings.name)
+    folder.create()
+    where = _start_ray(args.address)
+    resources = find_resources(args.trials_per_gpu, args.max_concurrent)
+    _say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report)
+    earlier = folder.read_summary() if args.resume else {}
+    clock = Clock(started, earlier)
+    stop = Stop(args.time_budget, clock)
+    requested = args.trials or earlier.get("trials", {}).get("requested") or DEFAULT_TRIALS
+    study = Study(folder.journal, settings, requested)
+    train, spec = corpus.splits["train"], corpus.spec
+    moments = moments_of(train, spec)
+    baseline = {
+        "marginal_elbo": marginal_elbo(moments, corpus.splits["valid"], spec),
+        "marginal_test_elbo": marginal_elbo(moments, corpus.splits["test"], spec),
+    }
+    _say(f"baseline: {baseline['marginal_elbo']:.3f} nats a step on validation, keys independent, no model")
+    board = Board(folder.tensorboard)
+    view = LiveView(study, rungs(settings.max_epochs), resources.slots, stop.left)
+    callback = SweepCallback(study, folder, view, board, clock, resources.slots, baseline)
+    callback.write()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop.catch)
+    try:
+        with view:
+            _search(study, corpus, folder, resources, stop, callback)
+    finally:
+        ray.shutdown()
+    for record in study.records.values():
+        record.state = "paused" if record.state in ("running", "pending") else record.state
+    torch.set_num_threads(os.cpu_count() or 1)
+    finish(callback, folder, corpus, board, settings.min_kl)
+    if stop.interrupted or any(record.state == "paused" for record in study.records.values()):
+        _say(f"not all trials ended; go on with: python -m sweep.run --resume {settings.name}")
+    _say(f"took {duration(time.time() - started)}")
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    args = _parse(argv)
+    return exit_code(lambda: _run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""The study: what is known of every trial, kept in an Optuna journal that outlives any crash.
+
+The journal is the only record that `--resume` reads: params, the values at rungs, how each trial ended. Nothing is
+unpickled. A trial is known by its number.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from sweep import space
+from vae.errors import UserError
+from vae.evaluate import is_feasible, rank_value
+
+STATES = ("pending", "running", "paused", "stopped", "completed", "failed")
+_ENDS = {"stopped": TrialState.PRUNED, "completed": TrialState.COMPLETE, "failed": TrialState.FAIL}
+_STATES = {state: name for name, state in _ENDS.items()} | {TrialState.RUNNING: "paused"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial tells the driver: epochs since the last report, and where it stands."""
+
+    epoch: int
+    curve: list[dict[str, float]]  # metrics of each epoch
+    best: dict[str, float]  # metrics of the trial's best epoch so far
+    train_seconds: float  # of the trial, in all
+    node: str
+    failure: str | None = None  # why the trial could not go on
+
+
+@dataclass
+class TrialRecord:
+    """One trial as the driver knows it."""
+
+    number: int
+    params: dict[str, Any]
+    state: str = "pending"
+    epoch: int = 0
+    last: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    train_seconds: float = 0.0
+    node: str = ""
+    failure: str | None = None
+    values: dict[int, float] = field(default_factory=dict)  # rank value at each rung
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be trained."""
+        return self.state in _ENDS
+
+    def kept(self) -> dict[str, Any]:
+        """What the journal keeps beside params and rung values."""
+        names = ("epoch", "last", "best", "train_seconds", "node", "failure", "params")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a sweep was asked for; a resumed one takes it from the journal."""
+
+    name: str
+    data: str
+    encoding: str | None
+    steps_per_beat: int | None
+    steps_per_bar: int | None
+    fingerprint: str
+    families: tuple[str, ...]
+    max_epochs: int
+    epoch_steps: int
+    seed: int
+    min_kl: float
+
+
+class Study:
+    """All trials of a sweep.
+
+    Args:
+        path: the journal file.
+        settings: of the sweep; must be those of the journal if it exists.
+        requested: trials in all.
+    """
+
+    def __init__(self, path: Path, settings: Settings, requested: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.settings = settings
+        self.requested = requested
+        self.records: dict[int, TrialRecord] = {}
+        new = not path.exists()
+        self._optuna = optuna.create_study(
+            storage=_storage(path),
+            study_name=settings.name,
+            direction="maximize",
+            load_if_exists=True,
+        )
+        self._live: dict[int, optuna.trial.Trial] = {}
+        self._unfinished: list[int] = []
+        if new:
+            self._begin()
+        else:
+            self._read_back()
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """TPE, seeded by the trial: a resumed sweep neither repeats its first draws nor departs from its course."""
+        seed = (self.settings.seed * 1_000_003 + number) % 2**32
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+
+    def _begin(self) -> None:
+        self._optuna.set_user_attr("settings", vars(self.settings))
+        for point in space.first_points(self.settings.families):
+            self._optuna.enqueue_trial(point)
+
+    def _read_back(self) -> None:
+        for frozen in self._optuna.get_trials(deepcopy=False):
+            if frozen.state == TrialState.WAITING:  # a first point that nobody has drawn yet
+                continue
+            kept = frozen.user_attrs.get("record")
+            state = _STATES[frozen.state]
+            if kept is None:  # killed while it was drawn: its params may be incomplete
+                self._optuna.tell(frozen.number, state=TrialState.FAIL, skip_if_finished=True)
+                continue
+            record = TrialRecord(frozen.number, state=state, values=dict(frozen.intermediate_values), **kept)
+            self.records[frozen.number] = record
+            if state == "paused":
+                self._unfinished.append(frozen.number)
+
+    def ask(self) -> TrialRecord | None:
+        """The next trial to run: first those that were cut off, then new ones; None when there are no more."""
+        if self._unfinished:
+            return self.records[self._unfinished.pop(0)]
+        if len(self.records) >= self.requested:
+            return None
+        self._optuna.sampler = self._sampler(len(self.records))
+        trial = self._optuna.ask()
+        record = TrialRecord(trial.number, space.suggest(trial, self.settings.families))
+        self._live[trial.number] = trial
+        self.records[trial.number] = record
+        trial.set_user_attr("record", record.kept())
+        return record
+
+    def report(self, number: int, report: Report, rung: bool) -> None:
+        """Takes in a report; at a rung it goes to the journal, where the sampler sees it."""
+        record = self.records[number]
+        record.epoch, record.node, record.best = report.epoch, report.node, report.best
+        record.train_seconds = report.train_seconds
+        record.last = report.curve[-1] if report.curve else record.last
+        if rung:
+            value = rank_value(record.last, self.settings.min_kl)
+            record.values[report.epoch] = value
+            trial = self._trial(number)
+            trial.report(value, report.epoch)
+            trial.set_user_attr("record", record.kept())
+
+    def finish(self, number: int, state: str, failure: str | None = None) -> None:
+        """Ends a trial as stopped, completed or failed."""
+        record = self.records[number]
+        record.state, record.failure = state, failure
+        trial = self._trial(number)
+        trial.set_user_attr("record", record.kept())
+        value = record.values[record.epoch] if state == "completed" else None
+        self._optuna.tell(trial, value, state=_ENDS[state])
+
+    def _trial(self, number: int) -> optuna.trial.Trial:
+        """The live trial; one from an earlier process is taken up again."""
+        if number not in self._live:
+            identifier = self._optuna._storage.get_trial_id_from_study_id_trial_number(self._optuna._study_id, number)
+            self._live[number] = optuna.trial.Trial(self._optuna, identifier)
+        return self._live[number]
+
+    def rank_key(self, metrics: Mapping[str, float]) -> tuple[bool, float]:
+        """What the winner has most of: feasible first, then rank value."""
+        return is_feasible(metrics, self.settings.min_kl), rank_value(metrics, self.settings.min_kl)
+
+    def top(self, count: int) -> list[TrialRecord]:
+        """The best trials by their best epoch, failed ones left out."""
+        ranked = [record for record in self.records.values() if record.best and record.state != "failed"]
+        return sorted(ranked, key=lambda record: self.rank_key(record.best), reverse=True)[:count]
+
+    def counts(self) -> dict[str, int]:
+        """Trials by state; they sum to those requested."""
+        counts = dict.fromkeys(STATES, 0)
+        for record in self.records.values():
+            counts[record.state] += 1
+        counts["pending"] += max(0, self.requested - len(self.records))
+        return counts
+
+
+def _storage(path: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+def read_settings(path: Path, name: str) -> Settings:
+    """The settings of a sweep that has been started.
+
+    Raises:
+        UserError: the journal is absent or unreadable.
+    """
+    if not path.exists():
+        raise UserError(f"{path.parent}: no sweep to resume; `ls {path.parent.parent}` shows the names.")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.load_study(study_name=name, storage=_storage(path))
+        kept = study.user_attrs["settings"]
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: not a readable study journal ({error}); the sweep can't be resumed.") from None
+    return Settings(**{**kept, "families": tuple(kept["families"])})

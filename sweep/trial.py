@@ -1,0 +1,90 @@
+"""The Ray Tune trainable around `vae.train`: a warm actor that trains one trial after another."""
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from sweep.scheduler import rungs
+from sweep.study import Report, Settings
+from vae.config import Config
+from vae.corpus import Corpus
+from vae.errors import UserError
+from vae.train import DivergedError, Trainer, TrainingData, default_device
+
+REPORT_SECONDS = 1.0
+"""Epochs shorter than this are reported together, but never past a rung: it keeps the driver out of the way."""
+
+
+class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete types
+    """Trains from rung to rung."""
+
+    def setup(self, config: dict[str, Any], corpus: Corpus, settings: Settings) -> None:
+        """Loads the data once for all trials of this actor."""
+        device = default_device()
+        if device.type == "cpu":
+            torch.set_num_threads(1)  # there are as many trials as cores
+        self._data = TrainingData.load(corpus, device)
+        self._settings = settings
+        self._rungs = rungs(settings.max_epochs)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Starts another trial in this warm actor."""
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._failure: str | None = None
+        self._trainer: Trainer | None = None
+        try:
+            model_config = Config.for_data(self._data.corpus.spec, config["params"])
+            self._trainer = Trainer(
+                model_config,
+                self._data,
+                self._settings.seed,
+                self._settings.epoch_steps,
+                self._settings.min_kl,
+            )
+        except (UserError, torch.OutOfMemoryError) as error:
+            self._failure = str(error)
+            return
+        if config["checkpoint"] is not None:
+            self._trainer.restore(Path(config["checkpoint"]))
+
+    def step(self) -> dict[str, Any]:
+        """Trains to the next rung, or for `REPORT_SECONDS`, and reports."""
+        curve: list[dict[str, float]] = []
+        if self._trainer is not None:
+            try:
+                self._train(self._trainer, curve)
+            except (DivergedError, torch.OutOfMemoryError) as error:
+                self._failure = str(error)
+        return {"report": self._report(curve)}
+
+    def _train(self, trainer: Trainer, curve: list[dict[str, float]]) -> None:
+        started = time.perf_counter()
+        while True:
+            curve.append(trainer.train_epoch())
+            if trainer.epoch in self._rungs or time.perf_counter() - started > REPORT_SECONDS:
+                return
+
+    def _report(self, curve: list[dict[str, float]]) -> Report:
+        trainer, node = self._trainer, socket.gethostname()
+        if trainer is None:
+            return Report(0, [], {}, 0.0, node, self._failure)
+        best = trainer.best.metrics if trainer.best else {}
+        return Report(trainer.epoch, curve, best, trainer.train_seconds, node, self._failure)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Writes the trainer's checkpoint."""
+        assert self._trainer is not None
+        self._trainer.save(Path(checkpoint_dir))
+
+    def load_checkpoint(self, checkpoint: str) -> None:
+        """Goes on from a checkpoint of this trial."""
+        assert self._trainer is not None
+        self._trainer.restore(Path(checkpoint))

@@ -1,0 +1,86 @@
+"""Arguments that several commands share, and what they choose."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from vae.checkpoint import METRICS
+from vae.corpus import Corpus, load_corpus
+from vae.errors import UserError
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the choice of data, shared by training and sweeping."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data",
+        default="bach",
+        metavar="NAME|PATH",
+        help="bach (default); a folder of MIDI, MusicXML or ABC; a piano-roll .json; an .npy or .npz",
+    )
+    group.add_argument("--encoding", choices=("roll", "roll_onset"), help="default: roll_onset for notes")
+    group.add_argument("--steps-per-beat", type=int, metavar="N", help="default: 4 for files of notes, else 1")
+    group.add_argument("--steps-per-bar", type=int, metavar="N", help="default: the metre of the files")
+
+
+def read_data(args: argparse.Namespace) -> Corpus:
+    """Loads what `add_data_arguments` asked for, and tells what was found."""
+    corpus = load_corpus(args.data, args.encoding, args.steps_per_beat, args.steps_per_bar)
+    for line in corpus.report:
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    return corpus
+
+
+def require_positive(args: argparse.Namespace, *names: str) -> None:
+    """Refuses numbers under 1.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, but got {value}.")
+
+
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the choice of a checkpoint to a command."""
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--best", action="store_true", help="of the newest sweep that has one (default)")
+    choice.add_argument("--sweep", metavar="NAME", help="the best of this sweep")
+    choice.add_argument("--checkpoint", type=Path, metavar="DIR", help="this checkpoint")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="where sweeps are (default: results)")
+
+
+def chosen_directory(args: argparse.Namespace) -> Path:
+    """The folder of the checkpoint that the arguments choose.
+
+    Raises:
+        UserError: there is none.
+    """
+    if args.checkpoint is not None:
+        return Path(args.checkpoint)
+    if args.sweep is not None:
+        best: Path = args.results / args.sweep / "best"
+        if not (best / METRICS).exists():
+            raise UserError(f"{best}: no best checkpoint of a sweep {args.sweep!r}; see {args.results}/ for names.")
+        return best
+    return newest_best(Path(args.results))
+
+
+def newest_best(results: Path) -> Path:
+    """`best/` of the newest sweep that has one.
+
+    Raises:
+        UserError: no sweep has one.
+    """
+    found = sorted(results.glob(f"*/best/{METRICS}"), key=lambda path: path.stat().st_mtime)
+    latest = (results / "latest").resolve() / "best"
+    if (latest / METRICS).exists():
+        return latest
+    if not found:
+        raise UserError(
+            f"{results}: no sweep with a best checkpoint; run `python -m sweep.run` first, or pass --results."
+        )
+    return found[-1].parent

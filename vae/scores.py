@@ -1,0 +1,139 @@
+"""Scores (MusicXML and ABC) -> songs, read by music21.
+
+Ties are merged, grace notes, chord symbols and percussion left out, repeats not expanded.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vae.encoding import Song
+from vae.midi import DEFAULT_TEMPO, UnreadableFile, commonest_bar, median_tempo, sane_tempo, song_of
+
+VOICES = ("soprano", "alto", "tenor", "bass")
+
+
+def read_score(path: Path, steps_per_beat: int) -> list[Song]:
+    """The songs of a score; an ABC file may hold several.
+
+    Raises:
+        UnreadableFile: music21 cannot read it, or it has no notes for a piano.
+    """
+    import music21  # here, for it takes long to import and a machine that trains has no readers
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # music21 repairs what it warns of
+            # Its own cache of pickles would fill the temporary folder, and one day run what is in there.
+            parsed = music21.converter.parseFile(path, forceSource=True, storePickle=False)
+            scores = list(parsed.scores) if isinstance(parsed, music21.stream.Opus) else [parsed]
+            return _songs(path, scores, steps_per_beat)
+    except UnreadableFile:
+        raise
+    except Exception as error:  # a broken score surfaces as almost any error of the parser
+        reason = " ".join(str(error).split())[:80]
+        raise UnreadableFile(path, f"not a score: {type(error).__name__} {reason}") from error
+
+
+def _songs(path: Path, scores: list[Any], steps_per_beat: int) -> list[Song]:
+    songs = []
+    reasons = []
+    for number, score in enumerate(scores, 1):
+        name = path.stem if len(scores) == 1 else f"{path.stem} {number}"
+        try:
+            songs.append(_song(path, name, score, steps_per_beat))
+        except UnreadableFile as error:
+            reasons.append(error)
+    if not songs:
+        raise reasons[0] if reasons else UnreadableFile(path, "not a score: it holds no music")
+    return songs
+
+
+def _song(path: Path, name: str, score: Any, steps_per_beat: int) -> Song:
+    from music21 import meter, tempo
+
+    score.toSoundingPitch(inPlace=True)
+    parts = [part.flatten() for part in _pitched_parts(score)]
+    end = float(score.highestTime)
+    tempos = [
+        (float(mark.offset), sane_tempo(mark.getQuarterBPM() or 0))
+        for part in parts
+        for mark in part.getElementsByClass(tempo.MetronomeMark)
+    ]
+    metres = [
+        (float(sign.offset), Fraction(sign.barDuration.quarterLength))
+        for part in parts[:1]
+        for sign in part.getElementsByClass(meter.TimeSignature)
+    ]
+    notes = [note for part in parts for note in _merged(_notes(part))]
+    return song_of(
+        path,
+        name,
+        np.array(notes, np.float64).reshape(-1, 3),
+        steps_per_beat,
+        tempo=median_tempo([(0, DEFAULT_TEMPO), *tempos], end),
+        beats_per_bar=commonest_bar(metres, end),
+    )
+
+
+def _pitched_parts(score: Any) -> list[Any]:
+    """All parts but percussion; the four voices alone where instruments double them, as in cantatas."""
+    from music21 import instrument
+
+    parts = list(score.parts) or [score]
+    names = [(part.partName or "").lower() for part in parts] if len(parts) > 4 else []
+    voices = [next((i for i, name in enumerate(names) if name.startswith(voice)), None) for voice in VOICES]
+    if None not in voices:
+        return [parts[i] for i in voices if i is not None]
+    players = [part.getInstrument(returnDefault=True) for part in parts]
+    return [
+        part
+        for part, player in zip(parts, players, strict=True)
+        if not isinstance(player, instrument.UnpitchedPercussion) and player.midiChannel != 9
+    ]
+
+
+def _notes(part: Any) -> Iterator[tuple[int, Fraction, Fraction, bool]]:
+    """Pitch, start, end in beats, and whether a tie leads into it; by start."""
+    from music21 import harmony, note
+
+    for element in part.notes:
+        if element.duration.isGrace or isinstance(element, harmony.Harmony):
+            continue
+        start = Fraction(element.offset)
+        end = start + Fraction(element.quarterLength)
+        for single in element.notes if element.isChord else [element]:
+            if isinstance(single, note.Note):
+                tied = single.tie is not None and single.tie.type in ("stop", "continue")
+                yield single.pitch.midi, start, end, tied
+
+
+def _merged(notes: Iterable[tuple[int, Fraction, Fraction, bool]]) -> list[tuple[int, Fraction, Fraction]]:
+    """Tied notes as one."""
+    merged: list[tuple[int, Fraction, Fraction]] = []
+    last: dict[int, int] = {}  # pitch -> where its latest note stands
+    for pitch, start, end, tied in notes:
+        index = last.get(pitch)
+        if tied and index is not None and merged[index][2] == start:
+            merged[index] = (pitch, merged[index][1], end)
+        else:
+            last[pitch] = len(merged)
+            merged.append((pitch, start, end))
+    return merged
+
+
+def chorales() -> list[Path]:
+    """The files of Bach's four-part chorales in the installed music21."""
+    from music21 import corpus
+
+    paths = []
+    for name in corpus.chorales.Iterator(returnType="filename"):
+        found = corpus.getWork(name, fileExtensions=(".mxl", ".xml"))
+        works = [Path(work) for work in (found if isinstance(found, list) else [found])]
+        # A name also finds the works that it begins (bwv244.3 finds bwv244.32): the shortest is meant.
+        paths.append(min(works, key=lambda work: (len(work.name), work.name)))
+    return paths

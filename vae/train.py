@@ -1,0 +1,392 @@
+"""The trainer that the command line, the sweep and the tests share: one call trains one epoch.
+
+Command: `python -m vae.train --data bach --family recurrent --set latent_dim=64 --max-epochs 9 --out DIR`.
+"""
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vae import checkpoint
+from vae.arguments import add_data_arguments, read_data, require_positive
+from vae.config import FAMILY_NAMES, Config
+from vae.corpus import SPLITS, Corpus
+from vae.errors import UserError, exit_code
+from vae.evaluate import VALIDATION_SEED, evaluate, is_feasible, rank_value
+from vae.loss import kl_to_standard_normal, objective
+from vae.models.likelihood import Moments, moments_of
+from vae.models.registry import build_model
+from vae.windows import Batch, Order, Songs
+
+MAX_EPOCHS = 27
+EPOCH_STEPS = 100_000
+MIN_KL = 0.1
+_CHECK_EVERY = 20  # optimizer steps between looks at the loss; a look waits for a GPU
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer finite."""
+
+
+def default_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A corpus on a device; trainers share it."""
+
+    corpus: Corpus
+    songs: dict[str, Songs]  # by split
+    moments: Moments
+    device: torch.device
+
+    @classmethod
+    def load(cls, corpus: Corpus, device: torch.device) -> "TrainingData":
+        """Moves every split to the device, as one tensor each."""
+        songs = {name: Songs(corpus.splits[name], device) for name in SPLITS}
+        return cls(corpus, songs, moments_of(corpus.splits["train"], corpus.spec), device)
+
+
+def learning_rate(config: Config, optimizer_step: int) -> float:
+    """Linear rise over `lr_warmup` optimizer steps, then a cosine fall over `lr_decay` to `lr_final`."""
+    rise = min(1.0, (optimizer_step + 1) / config.lr_warmup) if config.lr_warmup else 1.0
+    if not config.lr_decay:
+        return config.learning_rate * rise
+    progress = min(1.0, max(0, optimizer_step - config.lr_warmup) / config.lr_decay)
+    share = config.lr_final + (1.0 - config.lr_final) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    return config.learning_rate * rise * share
+
+
+def beta(config: Config, optimizer_step: int) -> float:
+    """The weight of the KL: a linear rise from 0 over `beta_warmup` optimizer steps."""
+    if not config.beta_warmup:
+        return config.beta
+    return config.beta * min(1.0, optimizer_step / config.beta_warmup)
+
+
+@dataclass
+class Best:
+    """The best epoch so far: feasible ones first, then by rank value."""
+
+    key: tuple[bool, float]
+    metrics: dict[str, float]
+    weights: dict[str, Tensor]
+
+
+class Trainer:
+    """One model in training.
+
+    Args:
+        config: hyperparameters.
+        data: a corpus on a device.
+        seed: of weights, data order and noise.
+        epoch_steps: time steps of training in an epoch.
+        min_kl: floor on the KL, nats a time step, that ranks epochs.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: TrainingData,
+        seed: int = 0,
+        epoch_steps: int = EPOCH_STEPS,
+        min_kl: float = MIN_KL,
+    ) -> None:
+        self.config, self.data, self.seed = config, data, seed
+        self.epoch_steps, self.min_kl = epoch_steps, min_kl
+        self.epoch = self.optimizer_step = self.steps_seen = 0
+        self.train_seconds = 0.0
+        self.best: Best | None = None
+        self._rng: list[Tensor] = []
+        with self._own_randomness():
+            self.model = build_model(config, data.corpus.spec, data.moments).to(data.device)
+        self._optimizer = self._build_optimizer()
+        self._order = Order(data.songs["train"], config.window, seed)
+
+    def _build_optimizer(self) -> torch.optim.AdamW:
+        matrices = [p for p in self.model.parameters() if p.ndim > 1]
+        others = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, weight_decay=self.config.weight_decay, fused=True)
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Runs on this trainer's random state and leaves the process's as it was."""
+        cuda = self.data.device.type == "cuda"
+        with torch.random.fork_rng([self.data.device] if cuda else []):
+            if self._rng:
+                torch.set_rng_state(self._rng[0])
+                if cuda:
+                    torch.cuda.set_rng_state(self._rng[1], self.data.device)
+            else:
+                torch.manual_seed(self.seed)
+            yield
+            self._rng = [torch.get_rng_state()]
+            if cuda:
+                self._rng.append(torch.cuda.get_rng_state(self.data.device))
+
+    def train_epoch(self) -> dict[str, float]:
+        """Trains one epoch and evaluates on validation.
+
+        Returns:
+            `epoch`; of training `train_log_likelihood`, `train_kl`, `train_elbo` (nats per time step), `beta`,
+            `learning_rate`, `examples_per_second` (windows), `train_seconds`; on validation `val_elbo`,
+            `val_elbo_per_song`, `val_log_likelihood`, `kl`, `code_gain`, `active_units`.
+
+        Raises:
+            DivergedError: the loss, or a metric on validation, is not finite.
+        """
+        started = time.perf_counter()
+        with self._own_randomness():
+            log_likelihood, kl, steps, windows = self._optimize()
+        seconds = time.perf_counter() - started
+        self.train_seconds += seconds
+        self.epoch += 1
+        metrics = {
+            "epoch": self.epoch,
+            "train_log_likelihood": log_likelihood / steps,
+            "train_kl": kl / steps,
+            "train_elbo": (log_likelihood - kl) / steps,
+            "beta": beta(self.config, self.optimizer_step),
+            "learning_rate": learning_rate(self.config, self.optimizer_step),
+            "examples_per_second": windows / seconds,
+            "train_seconds": seconds,
+        } | self._validate()
+        self._keep_best(metrics)
+        return metrics
+
+    def _optimize(self) -> tuple[float, float, int, int]:
+        """Optimizer steps up to the end of the epoch; sums of log-likelihood and KL, steps, windows."""
+        self.model.train()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.data.device)
+        steps_before, windows = self.steps_seen, 0
+        while self.steps_seen < (self.epoch + 1) * self.epoch_steps:
+            plan = self._order.take(self.config.batch_size)
+            steps = int(plan.length.sum())
+            sums += self._optimizer_step(self.data.songs["train"].batch(plan, self.config.window), steps)
+            self.steps_seen += steps
+            windows += len(plan)
+            if self.optimizer_step % _CHECK_EVERY == 0:
+                self._check(sums)
+        log_likelihood, kl = self._check(sums)
+        return log_likelihood, kl, self.steps_seen - steps_before, windows
+
+    def _check(self, sums: Tensor) -> list[float]:
+        values: list[float] = sums.tolist()
+        if not all(math.isfinite(value) for value in values):
+            raise DivergedError(
+                f"diverged in epoch {self.epoch + 1}: the loss is {values[0]:g} after {self.optimizer_step} "
+                f"optimizer steps"
+            )
+        return values
+
+    def _optimizer_step(self, batch: Batch, steps: int) -> Tensor:
+        """One step of AdamW; returns the sums of log-likelihood and KL, [2]."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.optimizer_step)
+        with self._mixed_precision():
+            posterior = self.model.encode(batch)
+            z = posterior.mean + posterior.std * torch.randn_like(posterior.std)
+            log_likelihood = self.model.log_likelihood(batch, z)
+        kl = kl_to_standard_normal(*posterior).sum(1)
+        weight = beta(self.config, self.optimizer_step)
+        count = torch.tensor(float(steps), device=self.data.device)
+        self._optimizer.zero_grad()
+        objective(log_likelihood, kl, count, weight, self.config.free_bits).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        self._optimizer.step()
+        self.optimizer_step += 1
+        return torch.stack([log_likelihood.detach().double().sum(), kl.detach().double().sum()])
+
+    def _mixed_precision(self) -> torch.autocast:
+        """bf16 on GPUs that have it; bf16 keeps float32's range, so no loss scaling."""
+        cuda = self.data.device.type == "cuda"
+        enabled = cuda and torch.cuda.is_bf16_supported()
+        return torch.autocast(self.data.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+    def _validate(self) -> dict[str, float]:
+        values = evaluate(self.model, self.data.songs["valid"], VALIDATION_SEED)
+        if not all(math.isfinite(value) for value in values.values()):
+            raise DivergedError(f"diverged in epoch {self.epoch}: the ELBO on validation is {values['elbo']:g}")
+        renamed = {name: f"val_{name}" for name in ("elbo", "elbo_per_song", "log_likelihood")}
+        return {renamed.get(name, name): value for name, value in values.items()}
+
+    def _keep_best(self, metrics: dict[str, float]) -> None:
+        key = (is_feasible(metrics, self.min_kl), rank_value(metrics, self.min_kl))
+        if self.best is None or key > self.best.key:
+            weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            self.best = Best(key, metrics, weights)
+
+    def save(self, directory: Path, final: bool = False) -> None:
+        """Writes a checkpoint; after at least one epoch.
+
+        Args:
+            directory: an existing folder.
+            final: leave out what only further training needs.
+        """
+        assert self.best is not None, "train an epoch first"
+        tensors = {checkpoint.MODEL: self.best.weights}
+        records: dict[str, dict[str, Any]] = {
+            checkpoint.CONFIG: self._record(),
+            checkpoint.METRICS: {**self.best.metrics, "provenance": self._provenance()},
+        }
+        if not final:
+            tensors[checkpoint.TRAINING] = self._training_tensors()
+            records[checkpoint.COUNTERS] = {
+                "epoch": self.epoch,
+                "optimizer_step": self.optimizer_step,
+                "steps_seen": self.steps_seen,
+                "train_seconds": self.train_seconds,
+                "best_key": list(self.best.key),
+            }
+        checkpoint.write_files(directory, tensors, records)
+
+    def _record(self) -> dict[str, Any]:
+        corpus = self.data.corpus
+        split = {name: {"songs": len(part.lengths), "steps": len(part.values)} for name, part in corpus.splits.items()}
+        return {
+            **checkpoint.describe(self.config, corpus.spec),
+            "data": corpus.name,
+            "fingerprint": corpus.fingerprint,
+            "split": split,
+            "seed": self.seed,
+            "epoch_steps": self.epoch_steps,
+            "min_kl": self.min_kl,
+            "versions": checkpoint.versions(),
+        }
+
+    def _provenance(self) -> dict[str, Any]:
+        assert self.best is not None
+        return {
+            "seed": self.seed,
+            "epoch": self.best.metrics["epoch"],
+            "fingerprint": self.data.corpus.fingerprint,
+        }
+
+    def _training_tensors(self) -> dict[str, Tensor]:
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self._optimizer.state[parameter].items():
+                tensors[f"optimizer.{key}.{name}"] = value
+        tensors |= {f"rng.{i}": state for i, state in enumerate(self._rng)}
+        return tensors | {f"order.{name}": value for name, value in self._order.state().items()}
+
+    def restore(self, directory: Path) -> None:
+        """Goes on exactly where `save` was called, for the same config, data and seed.
+
+        Raises:
+            UserError: no checkpoint, a broken one, or one of other data.
+        """
+        record = checkpoint.read_json(directory / checkpoint.CONFIG)
+        if record["fingerprint"] != self.data.corpus.fingerprint:
+            raise UserError(
+                f"{directory}: trained on {record['data']} ({record['fingerprint'][:12]}), "
+                f"but this is {self.data.corpus.name} ({self.data.corpus.fingerprint[:12]})."
+            )
+        counters = checkpoint.read_json(directory / checkpoint.COUNTERS)
+        tensors = checkpoint.read_tensors(directory / checkpoint.TRAINING)
+        self.model.load_state_dict(_with_prefix(tensors, "model."))
+        for name, parameter in self.model.named_parameters():
+            self._optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(self.data.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if (value := tensors.get(f"optimizer.{key}.{name}")) is not None
+            }
+        self._rng = [tensors[f"rng.{i}"] for i in range(sum(name.startswith("rng.") for name in tensors))]
+        self._order.restore(_with_prefix(tensors, "order."))
+        self._restore_counters(counters, directory)
+
+    def _restore_counters(self, counters: dict[str, Any], directory: Path) -> None:
+        self.epoch, self.optimizer_step = counters["epoch"], counters["optimizer_step"]
+        self.steps_seen, self.train_seconds = counters["steps_seen"], counters["train_seconds"]
+        feasible, value = counters["best_key"]
+        metrics = checkpoint.read_json(directory / checkpoint.METRICS)
+        metrics.pop("provenance")
+        weights = checkpoint.read_tensors(directory / checkpoint.MODEL)
+        self.best = Best((feasible, value), metrics, weights)
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m vae.train", description="Trains one model by hand.")
+    add_data_arguments(parser)
+    parser.add_argument("--family", choices=FAMILY_NAMES, default="dense", help="default: dense")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="NAME=VALUE",
+        help="a hyperparameter (vae/config.py names all); repeatable",
+    )
+    parser.add_argument("--max-epochs", type=int, default=MAX_EPOCHS, metavar="N", help=f"default: {MAX_EPOCHS}")
+    parser.add_argument(
+        "--epoch-steps",
+        type=int,
+        default=EPOCH_STEPS,
+        metavar="N",
+        help=f"time steps in an epoch (default: {EPOCH_STEPS})",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--out", type=Path, default=Path("results/train"), metavar="DIR", help="default: results/train")
+    return parser.parse_args(argv)
+
+
+def _run(args: argparse.Namespace) -> None:
+    require_positive(args, "max_epochs", "epoch_steps", "steps_per_beat", "steps_per_bar")
+    corpus = read_data(args)
+    config = Config.parse(corpus.spec, args.family, args.settings)
+    device = default_device()
+    trainer = Trainer(config, TrainingData.load(corpus, device), args.seed, args.epoch_steps)
+    sys.stdout.write(f"training {args.family} on this machine ({device})\n")
+    try:
+        for _ in range(args.max_epochs):
+            metrics = trainer.train_epoch()
+            _save(trainer, args.out)
+            sys.stdout.write(
+                f"epoch {trainer.epoch:3d}  val_elbo {metrics['val_elbo']:.3f}  kl {metrics['kl']:.3f}  "
+                f"code_gain {metrics['code_gain']:.3f}  {metrics['train_seconds']:.1f} s\n"
+            )
+            sys.stdout.flush()
+    except DivergedError as error:
+        raise UserError(f"{error}; lower learning_rate or grad_clip.") from None
+    assert trainer.best is not None
+    best = trainer.best.metrics
+    sys.stdout.write(f"best: epoch {best['epoch']:.0f}, val_elbo {best['val_elbo']:.3f}, in {args.out}\n")
+
+
+def _save(trainer: Trainer, directory: Path) -> None:
+    """Replaces the checkpoint in `directory`; atomically."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        scratch.chmod(0o755)
+        trainer.save(scratch)
+        checkpoint.replace_directory(scratch, directory)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({error.strerror}); pass another --out.") from None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    args = _parse(argv)
+    return exit_code(lambda: _run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
