@@ -131,11 +131,17 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended or was put off."""
-        self._after(self._study.records[trial.config["number"]])
+        record = self._study.records[trial.config["number"]]
+        if record.failure is not None:
+            self._view.note(f"trial {record.number} failed: {record.failure}")
+        self._after(record)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray gave a trial up."""
-        self._after(self._study.records[trial.config["number"]])
+        record = self._study.records[trial.config["number"]]
+        reason = str(trial.get_error()).strip().splitlines()
+        self._view.note(f"trial {record.number} crashed: {reason[-1] if reason else 'no reason given'}")
+        self._after(record)
 
     def _after(self, record: TrialRecord) -> None:
         self._clock.last_trial_ended = time.time()

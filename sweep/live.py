@@ -88,6 +88,14 @@ class LiveView:
             sys.stdout.write(f"{self._progress()}; best {self._best()}\n")
             sys.stdout.flush()
 
+    def note(self, line: str) -> None:
+        """Says something that stays, above the view."""
+        if self._live:
+            self._live.console.print(line, markup=False, highlight=False)
+        else:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
     def _progress(self) -> str:
         epochs = sum(record.epoch for record in self._study.records.values())
         return (

@@ -36,7 +36,7 @@ from vae.models.likelihood import moments_of
 from vae.train import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
 
 DEFAULT_TRIALS = 50
-_GRACE_SECONDS = 30.0  # how long a running epoch may take to end once the sweep is asked to stop
+_GRACE_SECONDS = 15.0  # how long a running epoch may take to end once the sweep is asked to stop
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -140,9 +140,9 @@ def find_resources(trials_per_gpu: int, most: int | None) -> Resources:
 def _start_ray(address: str | None) -> str:
     """Joins a cluster, or starts Ray on this machine; says which."""
     os.environ |= _QUIET
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # crashes are told by the view, in a line each
     address = address or os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         ray.init(address="local", include_dashboard=False, **quiet)
         return "this machine"

@@ -4,6 +4,7 @@ The journal is the only record that `--resume` reads: params, the values at rung
 unpickled. A trial is known by its number.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +110,10 @@ class Study:
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """TPE, seeded by the trial: a resumed sweep neither repeats its first draws nor departs from its course."""
         seed = (self.settings.seed * 1_000_003 + number) % 2**32
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+        with warnings.catch_warnings():
+            # `group` is marked experimental; without it a conditional space falls back to independent draws.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
     def _begin(self) -> None:
         self._optuna.set_user_attr("settings", vars(self.settings))

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vae.encoding import FEATURES, HIGHEST_PITCH, LOWEST_PITCH, PITCHES
+from vae.encoding import DEFAULT_TEMPO, FEATURES, HIGHEST_PITCH, LOWEST_PITCH, PITCHES
 from vae.errors import UserError
 from vae.splitting import SPLITS, deal, digest
+
+JSON_TEMPO = 100.0
+"""The files state none; at this pace quarter-note steps of chorales sound well."""
 
 # What numpy raises on files that are damaged, or not its own.
 _BROKEN = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
@@ -26,13 +29,16 @@ class Table:
     values: npt.NDArray[np.uint8] | npt.NDArray[np.float32]  # [steps, D]
     lengths: npt.NDArray[np.int64]  # [songs], steps
     sides: npt.NDArray[np.int64]  # [songs], index into `SPLITS`
-    notes: tuple[str, ...] = ()  # what reading found, for the report
+    tempo: float
+    window: int | None = None  # steps; 16 beats if None
+    steps_per_bar: int | None = None
+    report: tuple[str, ...] = ()  # what reading found
 
 
 def read_json(path: Path) -> Table:
     """Piano rolls: `{"train": songs, "valid": songs, "test": songs}`, their split kept.
 
-    A song is a list of steps, a step the list of the MIDI pitches that sound. Songs without steps are dropped.
+    A song is a list of steps, a step the list of the pitches that sound. Songs without steps are dropped.
 
     Raises:
         UserError: the file holds anything else.
@@ -45,19 +51,21 @@ def read_json(path: Path) -> Table:
         found = f"keys {sorted(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise UserError(f"{path}: must be {_JSON_FORM}; found {found}. Name its splits so.")
     songs: list[npt.NDArray[np.uint8]] = []
-    sides: list[int] = []
+    counts = []
     empty = 0
-    for side, split in enumerate(SPLITS):
+    for split in SPLITS:
         rolls = _rolls(path, split, content[split])
         kept = [roll for roll in rolls if len(roll)]
         if not kept:
             raise UserError(f"{path}: {split} has no song with a step in it. Each split needs one.")
         empty += len(rolls) - len(kept)
         songs += kept
-        sides += [side] * len(kept)
+        counts.append(len(kept))
     lengths = np.array([len(song) for song in songs], np.int64)
-    notes = (f"{empty} songs without steps dropped",) if empty else ()
-    return Table("roll", np.concatenate(songs), lengths, np.array(sides, np.int64), notes)
+    report = [f"{path.name}: {len(songs):,} songs of piano roll, {lengths.sum():,} steps"]
+    report += [f"{empty} songs without steps dropped"] if empty else []
+    sides = np.repeat(np.arange(len(SPLITS)), counts)
+    return Table("roll", np.concatenate(songs), lengths, sides, JSON_TEMPO, report=tuple(report))
 
 
 _JSON_FORM = '{"train": [song, ...], "valid": [...], "test": [...]}, a song a list of steps, a step a list of pitches'
@@ -113,7 +121,9 @@ def table_of(path: Path, loaded: dict[str, npt.NDArray[Any]]) -> Table:
         sides = np.repeat(np.arange(len(SPLITS)), songs)
     else:
         sides = _sides(path, values.reshape(songs[0], -1))
-    return Table(encoding, values, lengths, sides)
+    report = f"{path.name}: {sum(songs):,} songs, {len(values):,} steps of {values.shape[1]} numbers, {encoding}"
+    # An array [N, T, 88] is N pieces of T steps: they are windows already.
+    return Table(encoding, values, lengths, sides, DEFAULT_TEMPO, window=int(lengths.max()), report=(report,))
 
 
 _SAVE = "Save it with numpy.save(path, array), numbers in 2 dimensions [N, D] or 3 [N, T, 88]."
@@ -126,11 +136,9 @@ def load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         UserError: the file is damaged, or holds Python objects, which would run code.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        with path.open("rb") as file:  # given the path, numpy leaves damaged files open
+            loaded = np.load(file, allow_pickle=False)
+            return {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except _BROKEN as error:
         reason = str(error).partition(". ")[0]
         raise UserError(f"{path}: must be an array of numbers; numpy says: {reason}. {_SAVE}") from error

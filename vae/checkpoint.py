@@ -11,10 +11,11 @@ The last two are absent from checkpoints that are final, such as a sweep's `best
 
 import dataclasses
 import json
-import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vae.config import Config
@@ -70,15 +71,32 @@ def write_json(path: Path, value: Any) -> None:
 def write_files(directory: Path, tensors: dict[str, dict[str, Tensor]], records: dict[str, dict[str, Any]]) -> None:
     """Writes the files of a checkpoint by name into a folder that exists."""
     for name, group in tensors.items():
-        save_file({key: value.contiguous() for key, value in group.items()}, directory / name)
+        # Not `save_file`, whose errors are no OSErrors.
+        (directory / name).write_bytes(save({key: value.contiguous() for key, value in group.items()}))
     for name, record in records.items():
         (directory / name).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def replace_directory(scratch: Path, directory: Path) -> None:
+@contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """A scratch folder that takes the place of `directory` at the end; an error leaves what was there."""
+    directory = directory.resolve()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        scratch.chmod(0o755)
+        yield scratch
+        _replace(scratch, directory)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _replace(scratch: Path, directory: Path) -> None:
     """Puts a finished folder in the place of another; a crash leaves one of the two whole."""
-    old = directory.with_name(f".{directory.name}.old-{os.getpid()}")
+    old = directory.with_name(f".{directory.name}.old")
     if directory.exists():
+        shutil.rmtree(old, ignore_errors=True)  # left by a crash
         directory.rename(old)
     scratch.rename(directory)
     shutil.rmtree(old, ignore_errors=True)
@@ -86,15 +104,12 @@ def replace_directory(scratch: Path, directory: Path) -> None:
 
 def export(source: Path, directory: Path, provenance: dict[str, Any]) -> None:
     """Copies what is needed to evaluate and sample, and adds to its provenance."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    scratch.chmod(0o755)
-    shutil.copy2(source / MODEL, scratch / MODEL)
-    shutil.copy2(source / CONFIG, scratch / CONFIG)
     metrics = read_json(source / METRICS)
     metrics["provenance"] |= provenance
-    write_json(scratch / METRICS, metrics)
-    replace_directory(scratch, directory)
+    with replacing(directory) as scratch:
+        shutil.copy2(source / MODEL, scratch / MODEL)
+        shutil.copy2(source / CONFIG, scratch / CONFIG)
+        write_json(scratch / METRICS, metrics)
 
 
 def read_json(path: Path) -> Any:
@@ -132,18 +147,17 @@ def load(directory: Path) -> Checkpoint:
     Raises:
         UserError: it is absent, broken, or of another version of the code.
     """
-    record = read_json(directory / CONFIG)
-    record["metrics"] = read_json(directory / METRICS)
+    record, metrics = read_json(directory / CONFIG), read_json(directory / METRICS)
     try:
         config, spec = Config(**record["config"]), DataSpec(**record["spec"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, UserError) as error:
         raise UserError(f"{directory / CONFIG}: not a config of this version ({error}).") from None
     model = build_model(config, spec)
     try:
         model.load_state_dict(read_tensors(directory / MODEL))
     except RuntimeError as error:
         raise UserError(f"{directory / MODEL}: weights do not fit the config: {_line(error)}") from None
-    return Checkpoint(model.eval(), config, spec, record)
+    return Checkpoint(model.eval(), config, spec, record | {"metrics": metrics})
 
 
 def _line(error: Exception) -> str:

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -14,20 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from vae.arrays import Table, load_arrays, read_json, table_of
-from vae.encoding import FEATURES, HIGHEST_PITCH, LOWEST_PITCH, DataSpec, Song, encode
+from vae.encoding import FEATURES, DataSpec
 from vae.errors import UserError
 from vae.files import write_atomically
-from vae.library import MUSIC_SUFFIXES, content_digest, music_files, read_files, skipped_line
-from vae.midi import DEFAULT_TEMPO
+from vae.library import MUSIC_SUFFIXES, content_digest, music_files, read_files, skipped_line, table_of_songs
 from vae.scores import chorales
 from vae.splitting import SPLITS as SPLITS
-from vae.splitting import deal, tunes
 
 READER_VERSION = 1
 """Counts up with every change of what reading gives, so that no cached corpus outlives its reader."""
 FORMAT = "music-vae-sweep corpus 1"
 WINDOW_BEATS = 16
-JSON_TEMPO = 100.0  # a pace at which quarter-note steps of chorales sound well; the files state none
 
 
 @dataclass(frozen=True)
@@ -58,8 +54,8 @@ def load_corpus(
     """Reads a corpus, once: music is cached under `$XDG_CACHE_HOME/music-vae-sweep`.
 
     Args:
-        data: `bach`; a folder or file of music; piano rolls in `.json`; an `.npy` or `.npz` of arrays; or an `.npz`
-            from `save_corpus`.
+        data: `bach`; a folder or file of music; piano rolls in `.json`; an `.npy` or `.npz` of arrays; or an
+            `.npz` from `save_corpus`.
         encoding: `roll` or `roll_onset`, the default for music; arrays are what they are.
         steps_per_beat: 4 by default for music, 1 for arrays, which state no beat.
         steps_per_bar: instead of the commonest metre's.
@@ -102,13 +98,13 @@ def _file(path: Path, steps_per_beat: int | None) -> Corpus:
     """Data that are arrays already."""
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return _of_table(path, read_json(path), steps_per_beat, JSON_TEMPO)
+        return _of_table(path.name, read_json(path), steps_per_beat or 1)
     if suffix not in (".npy", ".npz"):
         known = ", ".join((*MUSIC_SUFFIXES, ".json", ".npy", ".npz"))
         raise UserError(f"{path}: the suffix must be one of {known}, found {suffix or 'none'}. Rename or convert it.")
     arrays = load_arrays(path)
     if "meta" not in arrays:
-        return _of_table(path, table_of(path, arrays), steps_per_beat, DEFAULT_TEMPO)
+        return _of_table(path.name, table_of(path, arrays), steps_per_beat or 1)
     corpus = _restored(path, arrays)
     if steps_per_beat not in (None, corpus.spec.steps_per_beat):
         found = f"this file has {corpus.spec.steps_per_beat}"
@@ -116,25 +112,6 @@ def _file(path: Path, steps_per_beat: int | None) -> Corpus:
             f"{path}: steps per beat cannot change any more, found {steps_per_beat}; {found}. Leave it out."
         )
     return corpus
-
-
-def _of_table(path: Path, table: Table, steps_per_beat: int | None, tempo: float) -> Corpus:
-    values, steps_per_beat = table.values, steps_per_beat or 1
-    longest = int(table.lengths.max())
-    own_unit = path.suffix.lower() != ".json"  # an array [N, T, 88] is N pieces of T steps
-    spec = DataSpec(
-        encoding=table.encoding,
-        features=values.shape[1],
-        steps_per_beat=steps_per_beat,
-        steps_per_bar=None,
-        tempo=tempo,
-        window=longest if own_unit else min(WINDOW_BEATS * steps_per_beat, longest),
-        longest_song=longest,
-        unit_interval=table.encoding == "real" and bool(values.min() >= 0 and values.max() <= 1),
-    )
-    splits = _splits(table)
-    found = f"{path.name}: {len(table.lengths):,} songs, {len(values):,} steps of {values.shape[1]} numbers"
-    return _corpus(path.name, spec, splits, (f"{found}, {table.encoding}", *table.notes, _sizes(splits)))
 
 
 def _bach(encoding: str, steps_per_beat: int) -> Corpus:
@@ -146,84 +123,52 @@ def _bach(encoding: str, steps_per_beat: int) -> Corpus:
 
     def read() -> Corpus:
         paths = chorales()
-        songs, skipped = read_files(sorted(set(paths)), steps_per_beat, "Reading Bach's chorales, once")
         found = f"bach: {len(paths)} chorales listed"
-        # The list has some works twice, which need not be read twice.
-        return _of_songs("bach", songs, encoding, steps_per_beat, found, len(paths) - len(set(paths)), skipped)
+        return _of_files("bach", found, paths, encoding, steps_per_beat)
 
     return _cached([source, encoding, steps_per_beat], read)
 
 
 def _folder(path: Path, encoding: str, steps_per_beat: int) -> Corpus:
-    files = music_files(path)
+    paths = music_files(path)
 
     def read() -> Corpus:
-        songs, skipped = read_files(files, steps_per_beat, f"Reading {path}, once")
-        if not songs:
-            raise UserError(f"{path}: no file can be read; {skipped_line(skipped)}. Pass a folder with pitched music.")
-        found = f"{path.name}: {len(files)} files"
-        return _of_songs(str(path), songs, encoding, steps_per_beat, found, 0, skipped)
+        return _of_files(str(path), f"{path.name}: {len(paths)} files", paths, encoding, steps_per_beat)
 
-    corpus = _cached([content_digest(files), encoding, steps_per_beat], read)
-    return replace(corpus, name=path.name)  # the folder may have moved since
+    corpus = _cached([content_digest(paths), encoding, steps_per_beat], read)
+    return replace(corpus, name=path.name)  # what was cached may have had another
 
 
-def _of_songs(
-    name: str,
-    songs: list[Song],
-    encoding: str,
-    steps_per_beat: int,
-    found: str,
-    repeated: int,
-    skipped: list[str],
-) -> Corpus:
-    """Songs split by tune; in an order that neither names nor places of files change."""
-    listed = len(songs) + repeated
-    songs = sorted(songs, key=lambda song: (song.notes.tobytes(), song.tempo, song.steps_per_bar or 0))
-    songs = list({song.notes.tobytes(): song for song in songs}.values())
-    names = tunes(songs, steps_per_beat)
-    sizes = Counter(names)
-    if len(sizes) < len(SPLITS):
-        rule = "train, valid and test need a tune each, 3 at least"
-        raise UserError(f"{name}: {rule}; found {len(songs)} songs of {len(sizes)} tunes. Pass more music.")
-    lengths = np.array([song.steps for song in songs], np.int64)
-    values = np.concatenate([encode(song, encoding) for song in songs])
-    splits = _splits(Table(encoding, values, lengths, deal(names)))
-    spec = DataSpec(
-        encoding=encoding,
-        features=FEATURES[encoding],
-        steps_per_beat=steps_per_beat,
-        steps_per_bar=Counter(song.steps_per_bar for song in songs).most_common(1)[0][0],
-        tempo=float(np.median([song.tempo for song in songs])),
-        window=min(WINDOW_BEATS * steps_per_beat, int(lengths.max())),
-        longest_song=int(lengths.max()),
-    )
-    notes = sum(len(song.notes) for song in songs)
-    report = [
-        f"{found}, {len(songs)} songs ({listed - len(songs)} duplicates dropped), {notes:,} notes, "
-        f"{len(values):,} steps of 1/{steps_per_beat} beat",
-        f"{len(sizes)} tunes, {sum(size > 1 for size in sizes.values())} of them in several songs, none on two sides",
-        _sizes(splits),
-    ]
-    if outside := sum(song.out_of_range for song in songs):
-        report.append(f"{outside:,} notes outside pitch {LOWEST_PITCH}..{HIGHEST_PITCH} left out")
+def _of_files(place: str, found: str, paths: list[Path], encoding: str, steps_per_beat: int) -> Corpus:
+    songs, skipped = read_files(paths, steps_per_beat, f"reading {place} (once)")
+    if not songs:
+        raise UserError(f"{place}: no file can be read; {skipped_line(skipped)}. Pass a folder of pitched music.")
+    table = table_of_songs(place, found, songs, encoding, steps_per_beat)
     if skipped:
-        report.append(skipped_line(skipped))
-    return _corpus(name, spec, splits, tuple(report))
+        table = replace(table, report=(*table.report, skipped_line(skipped)))
+    return _of_table(place, table, steps_per_beat)
 
 
-def _splits(table: Table) -> dict[str, Split]:
-    side_of_step = np.repeat(table.sides, table.lengths)
-    return {
-        split: Split(table.values[side_of_step == side], table.lengths[table.sides == side])
-        for side, split in enumerate(SPLITS)
-    }
-
-
-def _sizes(splits: dict[str, Split]) -> str:
-    return " | ".join(
-        f"{name} {len(split.lengths):,} songs, {len(split.values):,} steps" for name, split in splits.items()
+def _of_table(name: str, table: Table, steps_per_beat: int) -> Corpus:
+    values = table.values
+    longest = int(table.lengths.max())
+    spec = DataSpec(
+        encoding=table.encoding,
+        features=values.shape[1],
+        steps_per_beat=steps_per_beat,
+        steps_per_bar=table.steps_per_bar,
+        tempo=table.tempo,
+        window=table.window or min(WINDOW_BEATS * steps_per_beat, longest),
+        longest_song=longest,
+        unit_interval=table.encoding == "real" and bool(values.min() >= 0 and values.max() <= 1),
     )
+    side = np.repeat(table.sides, table.lengths)
+    splits = {
+        split: Split(values[side == number], table.lengths[table.sides == number])
+        for number, split in enumerate(SPLITS)
+    }
+    sizes = [f"{name} {len(split.lengths):,} songs, {len(split.values):,} steps" for name, split in splits.items()]
+    return _corpus(name, spec, splits, (*table.report, " | ".join(sizes)))
 
 
 def _corpus(name: str, spec: DataSpec, splits: dict[str, Split], report: tuple[str, ...]) -> Corpus:
@@ -286,6 +231,6 @@ def _cached(key: list[str | int], read: Callable[[], Corpus]) -> Corpus:
     try:
         save_corpus(corpus, path)
     except OSError as error:
-        line = f"not cached in {path.parent} ({error.strerror}): set XDG_CACHE_HOME to a folder that can be written"
+        line = f"not cached in {path.parent} ({error.strerror}): set XDG_CACHE_HOME to a writable folder"
         return replace(corpus, report=(*corpus.report, line))
     return corpus

@@ -11,6 +11,8 @@ import numpy.typing as npt
 LOWEST_PITCH = 21
 HIGHEST_PITCH = 108
 PITCHES = HIGHEST_PITCH - LOWEST_PITCH + 1
+DEFAULT_TEMPO = 120.0
+"""Beats a minute where none is stated, as MIDI has it."""
 FEATURES = {"roll": PITCHES, "roll_onset": 2 * PITCHES}
 """Numbers a time step of each encoding of notes: 88 keys sounding; in `roll_onset` 88 onsets follow."""
 
@@ -70,7 +72,8 @@ def normalise(notes: npt.ArrayLike) -> Notes:
     table = table[kept]
     same_key = table[:-1, 0] == table[1:, 0]
     table[:-1, 2] = np.where(same_key, np.minimum(table[:-1, 2], table[1:, 1]), table[:-1, 2])
-    return table[np.lexsort((table[:, 0], table[:, 1]))]
+    in_time: Notes = table[np.lexsort((table[:, 0], table[:, 1]))]
+    return in_time
 
 
 def encode(song: Song, encoding: str) -> npt.NDArray[np.uint8]:
@@ -92,8 +95,8 @@ def encode(song: Song, encoding: str) -> npt.NDArray[np.uint8]:
 def decode(array: npt.ArrayLike, encoding: str) -> Notes:
     """The notes of an array [T, D] of 0 and 1.
 
-    In `roll` a note is a run of steps in which its key sounds. In `roll_onset` an onset bit within a run starts a
-    new note; an onset bit without sound is ignored.
+    In `roll` a note is a run of steps in which its key sounds. In `roll_onset` an onset bit within a run starts
+    a new note; an onset bit without sound is ignored.
     """
     bits = np.asarray(array).astype(bool)
     sound = np.zeros((len(bits) + 2, PITCHES), bool)  # silence before and after

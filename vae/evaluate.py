@@ -14,6 +14,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,17 +127,20 @@ def importance_weighted_bound(model: Vae, songs: Songs, seed: int, samples: int)
 
     Memory does not grow with K.
     """
+    training = model.training
     model.eval()
     plan = songs.partition(model.config.window)
+    units = _units(plan)
     mean, std = _encode(model, songs, plan)
     total = torch.full((len(plan),), -math.inf, dtype=torch.float64)
     for draw in range(samples):
-        noise = _noise(seed, draw, _units(plan), model.config.latent_dim).to(mean.device)
+        noise = _noise(seed, draw, units, model.config.latent_dim).to(mean.device)
         z = mean + std * noise
         # log p(z) - log q(z|x); the constants of the two normals cancel.
         log_ratio = (0.5 * (noise.square() - z.square()) + std.log()).sum(1).double().cpu()
         (own,) = _log_likelihood(model, songs, plan, [z])
         total = torch.logaddexp(total, own + log_ratio)
+    model.train(training)
     return float((total - math.log(samples)).sum()) / songs.steps
 
 
@@ -159,14 +163,26 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _own_data(record: dict[str, Any]) -> str:
+    """What a checkpoint was trained on, by its name; a file's or a folder's says nothing of its place."""
+    name = str(record["data"])
+    if name != "bach" and not Path(name).exists():
+        raise UserError(
+            f"{name}: the data that the checkpoint was trained on are not here; pass their place as --data."
+        )
+    return name
+
+
 def _report(args: argparse.Namespace) -> dict[str, Any]:
     if args.iwae is not None and args.iwae < 1:
         raise UserError(f"--iwae must be at least 1, but got {args.iwae}.")
     directory = chosen_directory(args)
     loaded = checkpoint.load(directory)
     spec = loaded.spec
-    data = args.data or loaded.record["data"]
+    data = args.data or _own_data(loaded.record)
     corpus = load_corpus(data, spec.encoding if spec.is_music else None, spec.steps_per_beat, spec.steps_per_bar)
+    if args.data is None and corpus.fingerprint != loaded.record["fingerprint"]:
+        raise UserError(f"{data}: no longer what the checkpoint was trained on; pass --data {data} to score it anyway.")
     if (corpus.spec.encoding, corpus.spec.features) != (spec.encoding, spec.features):
         raise UserError(
             f"{data}: the checkpoint scores {spec.encoding} of {spec.features} features, "

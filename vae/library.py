@@ -4,16 +4,22 @@ import hashlib
 import multiprocessing
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
-from vae.encoding import Song
+import numpy as np
+
+from vae.arrays import Table
+from vae.encoding import HIGHEST_PITCH, LOWEST_PITCH, Song, encode
 from vae.errors import UserError
-from vae.midi import UnreadableFile, read_midi
+from vae.grid import UnreadableFileError
+from vae.midi import read_midi
 from vae.scores import read_score
+from vae.splitting import SPLITS, deal, tunes
 
 MIDI_SUFFIXES = (".mid", ".midi")
 MUSIC_SUFFIXES = (*MIDI_SUFFIXES, ".xml", ".musicxml", ".mxl", ".abc")
@@ -65,22 +71,18 @@ def read_files(paths: list[Path], steps_per_beat: int, title: str) -> tuple[list
     from rich.console import Console
     from rich.progress import track
 
+    distinct = list(dict.fromkeys(paths))  # the list of chorales has some twice
     results = track(
-        _results(paths, steps_per_beat),
+        _results(distinct, steps_per_beat),
         title,
-        len(paths),
+        len(distinct),
         console=Console(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty(),
     )
-    songs: list[Song] = []
-    skipped: list[str] = []
-    for result in results:
-        if isinstance(result, str):
-            skipped.append(result)
-        else:
-            songs += result
-    return songs, skipped
+    read = dict(zip(distinct, results, strict=True))
+    skipped = [result for result in read.values() if isinstance(result, str)]
+    return [song for path in paths for song in read[path] if isinstance(song, Song)], skipped
 
 
 def skipped_line(skipped: list[str]) -> str:
@@ -111,5 +113,44 @@ def _read_file(path: Path, steps_per_beat: int) -> list[Song] | str:
     reader = read_midi if path.suffix.lower() in MIDI_SUFFIXES else read_score
     try:
         return reader(path, steps_per_beat)
-    except UnreadableFile as error:
+    except UnreadableFileError as error:
         return error.reason
+
+
+def table_of_songs(place: str, found: str, songs: list[Song], encoding: str, steps_per_beat: int) -> Table:
+    """Songs encoded and split by tune, in an order that neither names nor places of files change.
+
+    Args:
+        place: where they come from, for errors.
+        found: what was listed there, for the report.
+        songs: some may be the same; they are taken once.
+        encoding: `roll` or `roll_onset`.
+        steps_per_beat: the grid of the songs.
+
+    Raises:
+        UserError: they are too few to split.
+    """
+    ordered = sorted(songs, key=lambda song: (song.notes.tobytes(), song.tempo, song.steps_per_bar or 0))
+    unique = list({song.notes.tobytes(): song for song in ordered}.values())
+    names = tunes(unique, steps_per_beat)
+    sizes = Counter(names)
+    if len(sizes) < len(SPLITS):
+        rule = "train, valid and test need a tune each"
+        raise UserError(f"{place}: {rule}; found {len(unique)} songs of {len(sizes)} tunes. Pass more music.")
+    values = np.concatenate([encode(song, encoding) for song in unique])
+    report = [
+        f"{found}, {len(unique)} songs ({len(songs) - len(unique)} duplicates dropped), "
+        f"{sum(len(song.notes) for song in unique):,} notes, {len(values):,} steps of 1/{steps_per_beat} beat",
+        f"{len(sizes)} tunes, {sum(size > 1 for size in sizes.values())} of them in several songs",
+    ]
+    if outside := sum(song.out_of_range for song in unique):
+        report.append(f"{outside:,} notes outside pitch {LOWEST_PITCH}..{HIGHEST_PITCH} left out")
+    return Table(
+        encoding,
+        values,
+        lengths=np.array([song.steps for song in unique], np.int64),
+        sides=deal(names),
+        tempo=float(np.median([song.tempo for song in unique])),
+        steps_per_bar=Counter(song.steps_per_bar for song in unique).most_common(1)[0][0],
+        report=tuple(report),
+    )

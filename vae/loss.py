@@ -15,13 +15,13 @@ def kl_to_standard_normal(mean: Tensor, std: Tensor) -> Tensor:
     return 0.5 * (mean.square() + std.square() - 1.0) - std.log()
 
 
-def objective(log_likelihood: Tensor, kl: Tensor, steps: Tensor, beta: float, free_bits: float) -> Tensor:
+def objective(log_likelihood: Tensor, kl: Tensor, steps: int, beta: float, free_bits: float) -> Tensor:
     """The training loss, a scalar in nats per time step.
 
     Args:
         log_likelihood: [B], log p(x|z) of each unit, in nats.
         kl: [B], KL(q(z|x) || p(z)) of each unit, in nats.
-        steps: scalar, time steps in the batch, padding left out.
+        steps: time steps in the batch, padding left out.
         beta: weight of the KL.
         free_bits: nats a time step of KL that cost nothing; under it the KL has no gradient.
     """

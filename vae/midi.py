@@ -1,8 +1,7 @@
 """MIDI files <-> songs: symusic reads, pretty_midi writes.
 
-Times are taken in beats (ticks over ticks per quarter note), so a change of tempo does not bend the grid. Starts and
-ends are rounded to the nearest step; a note shorter than half a step keeps one step, a note of no length at all is an
-artefact of editors and is dropped, and so are drums and pitches that are no keys of a piano.
+Times are taken in beats (ticks over ticks per quarter note), so a change of tempo does not bend the grid. Drums are
+left out.
 """
 
 import io
@@ -15,40 +14,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vae.encoding import HIGHEST_PITCH, LOWEST_PITCH, Notes, Song, normalise
-from vae.errors import UserError
+from vae.encoding import DEFAULT_TEMPO, Notes, Song
 from vae.files import write_atomically
+from vae.grid import NO_PITCHES, UnreadableFileError, commonest_bar, median_tempo, sane_tempo, song_of
 
 if TYPE_CHECKING:
     import pretty_midi
-
-DEFAULT_TEMPO = 120.0
-"""What MIDI takes where a file states no tempo."""
-SLOWEST, FASTEST = 10.0, 1000.0  # outside, a tempo is a slip (symusic gives infinity for a tempo of 0)
-MAX_STEPS = 100_000
-"""More is a broken file: 100,000 sixteenths are 3.5 hours at 120 beats a minute."""
-
-
-class UnreadableFile(UserError):
-    """A file of music that gives no song; `reason` is short enough for a list of them."""
-
-    def __init__(self, path: Path, reason: str, way_out: str = "Pass a folder with pitched music.") -> None:
-        super().__init__(f"{path}: {reason}. {way_out}")
-        self.reason = f"{path.name} ({reason})"
 
 
 def read_midi(path: Path, steps_per_beat: int) -> list[Song]:
     """The song of a MIDI file; of a type 2 file, whose tracks are independent, a song a track.
 
     Raises:
-        UnreadableFile: it is no MIDI file, or has no notes for a piano.
+        UnreadableFileError: it is no MIDI file, or has no notes for a piano.
     """
     songs = []
     reasons = []
     for title, data in _sequences(path):
         try:
             songs.append(_read_sequence(path, title, data, steps_per_beat))
-        except UnreadableFile as error:
+        except UnreadableFileError as error:
             reasons.append(error)
     if not songs:
         raise reasons[0]
@@ -60,8 +45,10 @@ def _sequences(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UnreadableFile(path, f"cannot be opened: {error.strerror}", "Check its permissions.") from error
-    if data[:4] != b"MThd" or int.from_bytes(data[8:10], "big") != 2:
+        raise UnreadableFileError(path, f"cannot be opened: {error.strerror}", "Check its permissions.") from error
+    if data[:4] != b"MThd":
+        raise UnreadableFileError(path, "not MIDI: no MThd at its start" if data else "not MIDI: the file is empty")
+    if int.from_bytes(data[8:10], "big") != 2:
         yield path.stem, data
         return
     header = data[:8] + bytes([0, 0, 0, 1]) + data[12:14]  # type 0, one track, the same ticks
@@ -71,7 +58,7 @@ def _sequences(path: Path) -> Iterator[tuple[str, bytes]]:
         yield f"{path.stem} track {track + 1}", header + data[position : position + size]
         position, track = position + size, track + 1
     if not track:
-        raise UnreadableFile(path, "not MIDI: a type 2 file without tracks")
+        raise UnreadableFileError(path, "not MIDI: a type 2 file without tracks")
 
 
 def _read_sequence(path: Path, name: str, data: bytes, steps_per_beat: int) -> Song:
@@ -80,15 +67,15 @@ def _read_sequence(path: Path, name: str, data: bytes, steps_per_beat: int) -> S
     try:
         score = symusic.Score.from_midi(data)
     except RuntimeError as error:
-        reason = str(error).removeprefix("MiniMidi: ").partition("!")[0].partition("\n")[0]
-        raise UnreadableFile(path, f"not MIDI: {reason}") from error
+        reason = str(error).removeprefix("MiniMidi: ").removesuffix(": iostream error")
+        raise UnreadableFileError(path, f"not MIDI: {reason}") from error
     if score.tpq <= 0:
-        raise UnreadableFile(path, "not MIDI: 0 ticks per quarter note")
+        raise UnreadableFileError(path, "not MIDI: 0 ticks per quarter note")
     tables = [_table(track) for track in score.tracks if not track.is_drum]
     table = np.concatenate([np.zeros((0, 3)), *tables])
     if not len(table) and score.note_num():
         reason = f"all {score.note_num()} notes are percussion"
-        raise UnreadableFile(path, f"{_no_pitches()}; {reason}")
+        raise UnreadableFileError(path, f"{NO_PITCHES}; {reason}")
     return song_of(
         path,
         name,
@@ -106,92 +93,15 @@ def _table(track: Any) -> npt.NDArray[np.float64]:
     return np.stack([notes["pitch"].astype(np.float64), start, start + notes["duration"]], axis=1)
 
 
-def _no_pitches() -> str:
-    return f"no notes between pitch {LOWEST_PITCH} and {HIGHEST_PITCH} (piano range)"
-
-
-def song_of(
-    path: Path,
-    name: str,
-    table: npt.NDArray[np.float64],
-    steps_per_beat: int,
-    tempo: float,
-    beats_per_bar: Fraction | None,
-) -> Song:
-    """Puts notes on the grid, whole beats of silence before them left out.
-
-    Args:
-        path: the file they came from, for errors.
-        name: of the song.
-        table: [notes, 3], pitch, start and end in beats.
-        steps_per_beat: the grid.
-        tempo: beats a minute.
-        beats_per_bar: of the commonest metre, if known.
-    """
-    heard = table[table[:, 2] > table[:, 1]]
-    keys = heard[(heard[:, 0] >= LOWEST_PITCH) & (heard[:, 0] <= HIGHEST_PITCH)]
-    if not len(keys):
-        raise UnreadableFile(path, f"{_no_pitches()}{_why_none(len(table), len(heard))}")
-    if keys[:, 1].min() < 0:
-        raise UnreadableFile(path, "a note starts before the file does", "Its times overflow; export it anew.")
-    beats = keys[:, 1:] - np.floor(keys[:, 1].min())
-    grid = np.floor(beats * steps_per_beat + 0.5)
-    grid[:, 1] = np.maximum(grid[:, 1], grid[:, 0] + 1)
-    steps = int(grid[:, 1].max())
-    if steps > MAX_STEPS:
-        raise UnreadableFile(path, f"{steps:,} steps long, over {MAX_STEPS:,}", "Cut it into songs.")
-    notes = normalise(np.concatenate([keys[:, :1], grid], axis=1))
-    bar = None if beats_per_bar is None else beats_per_bar * steps_per_beat
-    steps_per_bar = int(bar) if bar and bar.denominator == 1 else None
-    return Song(name, notes, steps, tempo, steps_per_bar, out_of_range=len(heard) - len(keys))
-
-
-def _why_none(notes: int, heard: int) -> str:
-    if not notes:
-        return "; it has no notes at all"
-    return f"; all {heard} notes lie outside" if heard else f"; all {notes} notes have no length"
-
-
 def _tempo(score: Any) -> float:
     """The median over time; `DEFAULT_TEMPO` where a tempo is missing or absurd."""
     events = {0: DEFAULT_TEMPO} | {event.time: sane_tempo(event.qpm) for event in score.tempos}
     return median_tempo(list(events.items()), score.end())
 
 
-def sane_tempo(tempo: float) -> float:
-    """A tempo, or `DEFAULT_TEMPO` in place of a broken one."""
-    return float(tempo) if SLOWEST <= tempo <= FASTEST else DEFAULT_TEMPO
-
-
-def median_tempo(changes: list[tuple[float, float]], end: float) -> float:
-    """The tempo above and below which a song spends half its time each.
-
-    Args:
-        changes: (time in beats or ticks, tempo from there on).
-        end: of the song, in the same unit.
-    """
-    changes = sorted(change for change in changes if change[0] < end) or changes[:1]
-    starts = np.array([start for start, _ in changes])
-    tempos = np.array([tempo for _, tempo in changes])
-    seconds = np.diff(np.append(starts, max(end, starts[-1] + 1))) / tempos
-    order = np.argsort(tempos)
-    passed = np.cumsum(seconds[order])
-    return float(tempos[order][np.searchsorted(passed, passed[-1] / 2)])
-
-
 def _beats_per_bar(score: Any) -> Fraction | None:
     changes = [(event.time, Fraction(4 * event.numerator, event.denominator)) for event in score.time_signatures]
     return commonest_bar(changes, score.end())
-
-
-def commonest_bar(changes: list[tuple[float, Fraction]], end: float) -> Fraction | None:
-    """The beats of a bar that hold longest; `changes` and `end` as in `median_tempo`."""
-    changes = sorted(changes)
-    held: dict[Fraction, float] = {}
-    stops = [start for start, _ in changes[1:]] + [end]
-    for (start, bar), stop in zip(changes, stops, strict=False):
-        held[bar] = held.get(bar, 0) + max(stop - start, 0)
-    return max(held, key=lambda bar: held[bar], default=None)
 
 
 def write_midi(

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vae.encoding import Song
-from vae.midi import DEFAULT_TEMPO, UnreadableFile, commonest_bar, median_tempo, sane_tempo, song_of
+from vae.encoding import DEFAULT_TEMPO, Song
+from vae.grid import UnreadableFileError, commonest_bar, median_tempo, sane_tempo, song_of
 
 VOICES = ("soprano", "alto", "tenor", "bass")
 
@@ -21,22 +21,36 @@ def read_score(path: Path, steps_per_beat: int) -> list[Song]:
     """The songs of a score; an ABC file may hold several.
 
     Raises:
-        UnreadableFile: music21 cannot read it, or it has no notes for a piano.
+        UnreadableFileError: music21 cannot read it, or it has no notes for a piano.
     """
     import music21  # here, for it takes long to import and a machine that trains has no readers
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # music21 repairs what it warns of
-            # Its own cache of pickles would fill the temporary folder, and one day run what is in there.
-            parsed = music21.converter.parseFile(path, forceSource=True, storePickle=False)
+            parsed = _parsed(path)
             scores = list(parsed.scores) if isinstance(parsed, music21.stream.Opus) else [parsed]
             return _songs(path, scores, steps_per_beat)
-    except UnreadableFile:
+    except UnreadableFileError:
         raise
     except Exception as error:  # a broken score surfaces as almost any error of the parser
         reason = " ".join(str(error).split())[:80]
-        raise UnreadableFile(path, f"not a score: {type(error).__name__} {reason}") from error
+        raise UnreadableFileError(path, f"not a score: {type(error).__name__} {reason}") from error
+
+
+def _parsed(path: Path) -> Any:
+    from music21 import converter
+
+    if path.suffix.lower() == ".abc":
+        # Given the path, music21 leaves a broken file open; Latin-1 is what old tune books are in.
+        data = path.read_bytes()
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            text = data.decode("latin-1")
+        return converter.parseData(text, format="abc")
+    # Its own cache of pickles would fill the temporary folder, and one day run what is in there.
+    return converter.parseFile(path, forceSource=True, storePickle=False)
 
 
 def _songs(path: Path, scores: list[Any], steps_per_beat: int) -> list[Song]:
@@ -46,10 +60,10 @@ def _songs(path: Path, scores: list[Any], steps_per_beat: int) -> list[Song]:
         name = path.stem if len(scores) == 1 else f"{path.stem} {number}"
         try:
             songs.append(_song(path, name, score, steps_per_beat))
-        except UnreadableFile as error:
+        except UnreadableFileError as error:
             reasons.append(error)
     if not songs:
-        raise reasons[0] if reasons else UnreadableFile(path, "not a score: it holds no music")
+        raise reasons[0] if reasons else UnreadableFileError(path, "not a score: it holds no music")
     return songs
 
 

@@ -148,7 +148,8 @@ def _rectangles(panel: "Axes", pitch: Array, left: Array, right: Array, color: s
     x = np.stack([left, right, right, left], axis=1)
     y = pitch[:, None] + np.array([-0.42, -0.42, 0.42, 0.42])
     corners = list(np.stack([x, y], axis=2))
-    panel.add_collection(PolyCollection(corners, facecolor=color, linewidth=0, zorder=zorder))
+    # Snapped to whole pixels, notes of one height would look 3 pixels high here and 5 there.
+    panel.add_collection(PolyCollection(corners, facecolor=color, linewidth=0, zorder=zorder, snap=False))
 
 
 def _images(axes: "list[Axes]", samples: Array, spec: DataSpec) -> None:

@@ -1,4 +1,4 @@
-"""Songs dealt to train, valid and test by what they hold: no tune on two sides, names and order without effect."""
+"""Songs dealt to train, valid and test by what they hold: no tune on two sides; names and order say nothing."""
 
 import hashlib
 from collections import Counter
@@ -14,8 +14,8 @@ SPLITS = ("train", "valid", "test")
 OPENING = 10
 """Notes, or beats, of a melody that two settings of one tune share.
 
-In Bach's chorales it finds 58 tunes that recur, in 180 of 350 chorales; 14 notes find 49 of them, and miss half of
-the chorales that bear one title.
+In Bach's chorales it finds 58 tunes that recur, in 180 of 350 chorales, and 72 in 100 pairs of one title; the
+first 14 notes alone find 49 tunes and 37 pairs in 100.
 """
 VARIETY = 4
 """Pitches that an opening must have: one repeated note begins many songs."""
@@ -29,8 +29,8 @@ def digest(array: npt.NDArray[np.generic]) -> bytes:
 def tunes(songs: Sequence[Song], steps_per_beat: int) -> list[bytes]:
     """Names the tune of every song.
 
-    Songs are of one tune if, up to transposition, their notes are the same, or the openings of their melodies: the
-    same notes in any rhythm, or the same notes on the beats.
+    Songs are of one tune if, up to transposition, their notes are the same, or the openings of their melodies
+    are: the same notes in any rhythm, or the same notes on the beats.
     """
     parent = list(range(len(songs)))
 
@@ -99,7 +99,7 @@ def deal(names: Sequence[bytes]) -> npt.NDArray[np.int64]:
 
 
 def _draw(waiting: list[bytes], sizes: Counter[bytes], room: int, others: int) -> list[bytes]:
-    """The first tunes whose songs fit into `room`, leaving `others` tunes at least; the smallest if none fits."""
+    """The first tunes whose songs fit into `room`, the smallest if none does; leaves `others` tunes at least."""
     taken: list[bytes] = []
     for name in waiting:
         if sizes[name] <= room and len(waiting) - len(taken) > others:

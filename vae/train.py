@@ -6,7 +6,6 @@ Command: `python -m vae.train --data bach --family recurrent --set latent_dim=64
 import argparse
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,7 +108,8 @@ class Trainer:
         self.epoch = self.optimizer_step = self.steps_seen = 0
         self.train_seconds = 0.0
         self.best: Best | None = None
-        self._rng: list[Tensor] = []
+        self._rng: dict[str, Tensor] = {}  # states of this trainer's random numbers, by kind of device
+        self._bf16 = data.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         with self._own_randomness():
             self.model = build_model(config, data.corpus.spec, data.moments).to(data.device)
         self._optimizer = self._build_optimizer()
@@ -126,16 +126,15 @@ class Trainer:
         """Runs on this trainer's random state and leaves the process's as it was."""
         cuda = self.data.device.type == "cuda"
         with torch.random.fork_rng([self.data.device] if cuda else []):
-            if self._rng:
-                torch.set_rng_state(self._rng[0])
-                if cuda:
-                    torch.cuda.set_rng_state(self._rng[1], self.data.device)
-            else:
-                torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed)  # of all devices
+            if "cpu" in self._rng:
+                torch.set_rng_state(self._rng["cpu"])
+            if cuda and "cuda" in self._rng:
+                torch.cuda.set_rng_state(self._rng["cuda"], self.data.device)
             yield
-            self._rng = [torch.get_rng_state()]
+            self._rng = {"cpu": torch.get_rng_state()}
             if cuda:
-                self._rng.append(torch.cuda.get_rng_state(self.data.device))
+                self._rng["cuda"] = torch.cuda.get_rng_state(self.data.device)
 
     def train_epoch(self) -> dict[str, float]:
         """Trains one epoch and evaluates on validation.
@@ -168,11 +167,11 @@ class Trainer:
         return metrics
 
     def _optimize(self) -> tuple[float, float, int, int]:
-        """Optimizer steps up to the end of the epoch; sums of log-likelihood and KL, steps, windows."""
+        """Optimizer steps up to the end of the epoch, one at least; sums of log-likelihood and KL, steps, windows."""
         self.model.train()
         sums = torch.zeros(2, dtype=torch.float64, device=self.data.device)
         steps_before, windows = self.steps_seen, 0
-        while self.steps_seen < (self.epoch + 1) * self.epoch_steps:
+        while windows == 0 or self.steps_seen < (self.epoch + 1) * self.epoch_steps:
             plan = self._order.take(self.config.batch_size)
             steps = int(plan.length.sum())
             sums += self._optimizer_step(self.data.songs["train"].batch(plan, self.config.window), steps)
@@ -202,9 +201,8 @@ class Trainer:
             log_likelihood = self.model.log_likelihood(batch, z)
         kl = kl_to_standard_normal(*posterior).sum(1)
         weight = beta(self.config, self.optimizer_step)
-        count = torch.tensor(float(steps), device=self.data.device)
         self._optimizer.zero_grad()
-        objective(log_likelihood, kl, count, weight, self.config.free_bits).backward()  # type: ignore[no-untyped-call]
+        objective(log_likelihood, kl, steps, weight, self.config.free_bits).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         self._optimizer.step()
         self.optimizer_step += 1
@@ -212,9 +210,7 @@ class Trainer:
 
     def _mixed_precision(self) -> torch.autocast:
         """bf16 on GPUs that have it; bf16 keeps float32's range, so no loss scaling."""
-        cuda = self.data.device.type == "cuda"
-        enabled = cuda and torch.cuda.is_bf16_supported()
-        return torch.autocast(self.data.device.type, dtype=torch.bfloat16, enabled=enabled)
+        return torch.autocast(self.data.device.type, dtype=torch.bfloat16, enabled=self._bf16)
 
     def _validate(self) -> dict[str, float]:
         values = evaluate(self.model, self.data.songs["valid"], VALIDATION_SEED)
@@ -280,42 +276,49 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             for key, value in self._optimizer.state[parameter].items():
                 tensors[f"optimizer.{key}.{name}"] = value
-        tensors |= {f"rng.{i}": state for i, state in enumerate(self._rng)}
+        tensors |= {f"rng.{kind}": state for kind, state in self._rng.items()}
         return tensors | {f"order.{name}": value for name, value in self._order.state().items()}
 
     def restore(self, directory: Path) -> None:
-        """Goes on exactly where `save` was called, for the same config, data and seed.
+        """Goes on exactly where `save` was called, on the same kind of device.
 
         Raises:
-            UserError: no checkpoint, a broken one, or one of other data.
+            UserError: no checkpoint, a broken one, or one of another config, other data or another seed.
         """
-        record = checkpoint.read_json(directory / checkpoint.CONFIG)
-        if record["fingerprint"] != self.data.corpus.fingerprint:
-            raise UserError(
-                f"{directory}: trained on {record['data']} ({record['fingerprint'][:12]}), "
-                f"but this is {self.data.corpus.name} ({self.data.corpus.fingerprint[:12]})."
-            )
+        self._require_same_run(directory)
         counters = checkpoint.read_json(directory / checkpoint.COUNTERS)
         tensors = checkpoint.read_tensors(directory / checkpoint.TRAINING)
+        metrics = checkpoint.read_json(directory / checkpoint.METRICS)
+        weights = checkpoint.read_tensors(directory / checkpoint.MODEL)
+        try:
+            self._restore_tensors(tensors)
+            self.epoch, self.optimizer_step = counters["epoch"], counters["optimizer_step"]
+            self.steps_seen, self.train_seconds = counters["steps_seen"], counters["train_seconds"]
+            feasible, value = counters["best_key"]
+            del metrics["provenance"]
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise UserError(f"{directory}: not a checkpoint of this version ({error!r:.200}).") from None
+        self.best = Best((feasible, value), metrics, weights)
+
+    def _require_same_run(self, directory: Path) -> None:
+        found, own = checkpoint.read_json(directory / checkpoint.CONFIG), self._record()
+        for key in ("fingerprint", "config", "seed", "epoch_steps"):
+            if found.get(key) != own[key]:
+                raise UserError(
+                    f"{directory}: a run goes on with the same {key}, but the checkpoint's is {found.get(key)}, "
+                    f"and this is {own[key]}."
+                )
+
+    def _restore_tensors(self, tensors: dict[str, Tensor]) -> None:
         self.model.load_state_dict(_with_prefix(tensors, "model."))
         for name, parameter in self.model.named_parameters():
             self._optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(self.data.device)
+                key: value.to(self.data.device)  # `step` too: the fused AdamW counts on the device
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if (value := tensors.get(f"optimizer.{key}.{name}")) is not None
             }
-        self._rng = [tensors[f"rng.{i}"] for i in range(sum(name.startswith("rng.") for name in tensors))]
+        self._rng = _with_prefix(tensors, "rng.")
         self._order.restore(_with_prefix(tensors, "order."))
-        self._restore_counters(counters, directory)
-
-    def _restore_counters(self, counters: dict[str, Any], directory: Path) -> None:
-        self.epoch, self.optimizer_step = counters["epoch"], counters["optimizer_step"]
-        self.steps_seen, self.train_seconds = counters["steps_seen"], counters["train_seconds"]
-        feasible, value = counters["best_key"]
-        metrics = checkpoint.read_json(directory / checkpoint.METRICS)
-        metrics.pop("provenance")
-        weights = checkpoint.read_tensors(directory / checkpoint.MODEL)
-        self.best = Best((feasible, value), metrics, weights)
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -349,11 +352,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> None:
     require_positive(args, "max_epochs", "epoch_steps", "steps_per_beat", "steps_per_bar")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed must lie in 0..{2**32 - 1}, but got {args.seed}.")
+    _require_replaceable(args.out)
     corpus = read_data(args)
     config = Config.parse(corpus.spec, args.family, args.settings)
     device = default_device()
     trainer = Trainer(config, TrainingData.load(corpus, device), args.seed, args.epoch_steps)
-    sys.stdout.write(f"training {args.family} on this machine ({device})\n")
+    sys.stdout.write(f"training {config.family} on this machine ({device})\n")
     try:
         for _ in range(args.max_epochs):
             metrics = trainer.train_epoch()
@@ -370,14 +376,21 @@ def _run(args: argparse.Namespace) -> None:
     sys.stdout.write(f"best: epoch {best['epoch']:.0f}, val_elbo {best['val_elbo']:.3f}, in {args.out}\n")
 
 
+def _require_replaceable(directory: Path) -> None:
+    """Refuses to put a checkpoint in the place of anything but a checkpoint."""
+    if (directory / checkpoint.CONFIG).exists() or not directory.exists():
+        return
+    if not directory.is_dir() or any(directory.iterdir()):
+        raise UserError(
+            f"{directory}: holds something else than a checkpoint, which would be lost; pass another --out."
+        )
+
+
 def _save(trainer: Trainer, directory: Path) -> None:
     """Replaces the checkpoint in `directory`; atomically."""
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-        scratch.chmod(0o755)
-        trainer.save(scratch)
-        checkpoint.replace_directory(scratch, directory)
+        with checkpoint.replacing(directory) as scratch:
+            trainer.save(scratch)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); pass another --out.") from None
 

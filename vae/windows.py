@@ -54,9 +54,10 @@ class Songs:
 
         Args:
             window: steps.
-            phase: [songs], steps (0 to window - 1) by which the cuts of each song move to the left.
+            phase: [songs], steps (0 to window - 1) by which the cuts of each song move to the left; a song that fits
+                into one window stays whole.
         """
-        phase = torch.zeros_like(self.lengths) if phase is None else phase
+        phase = torch.zeros_like(self.lengths) if phase is None else phase * (self.lengths > window)
         counts = torch.div(self.lengths + phase + window - 1, window, rounding_mode="floor")
         song = torch.repeat_interleave(torch.arange(len(counts)), counts)
         index = torch.arange(len(song)) - (torch.cumsum(counts, 0) - counts)[song]

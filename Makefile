@@ -1,0 +1,41 @@
+# Needs Python >= 3.11, make and git; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install sweep test test-cluster format tables clean
+.DELETE_ON_ERROR:
+
+install: $(VENV)/.installed
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python >= 3.11 is needed, but $(PYTHON) is " + sys.version.split()[0] + "; pass PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --compile --constraint constraints.txt --editable .
+	$(BIN)/python -m compileall -q sweep vae
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --compile --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+# About three minutes of search on two cores; everything after `--` of the printed commands can be changed.
+sweep: install
+	$(BIN)/python -m sweep.run --trials 60 --time-budget 150s --max-epochs 9 --epoch-steps 50000
+	$(BIN)/python -m vae.sample --best
+
+test: $(VENV)/.installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+# The multi-host tests come with the cluster's own part; until then there are none to run.
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+tables: install
+	$(BIN)/python -m benchmarks.tables
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

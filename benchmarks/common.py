@@ -1,0 +1,119 @@
+"""What every benchmark shares: where its figures come from, the table it prints, the file it writes."""
+
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sweep.results import versions
+from vae.files import write_atomically
+
+RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is printed, and what `benchmarks.tables` puts into the README."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]  # the first cell of each is its name
+
+    def plain(self) -> str:
+        """For a terminal."""
+        widths = [max(len(cell) for cell in column) for column in zip(self.columns, *self.rows, strict=True)]
+        lines = []
+        for row in (self.columns, *self.rows):
+            first, *others = (cell.ljust if i == 0 else cell.rjust for i, cell in enumerate(row))
+            lines.append("  ".join([first(widths[0]), *_padded(others, widths[1:])]))
+        return "\n".join(lines)
+
+    def markdown(self) -> str:
+        """For the README."""
+        lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _padded(pads: Sequence[Callable[[int], str]], widths: Sequence[int]) -> list[str]:
+    return [pad(width) for pad, width in zip(pads, widths, strict=True)]
+
+
+def write(name: str, figures: dict[str, Any], table: Table, out: Path | None = None) -> Path:
+    """Prints a benchmark's table, and writes its figures and where they come from.
+
+    Args:
+        name: of the benchmark, `benchmarks/<name>.py`.
+        figures: the keys that others read, medians, and all raw values.
+        table: its table.
+        out: instead of `benchmarks/results/<name>.json`.
+
+    Returns:
+        The file.
+    """
+    record = {
+        **figures,
+        "table": asdict(table),
+        "machine": machine(),
+        "versions": versions(),
+        "revision": revision(),
+        "command": command(name),
+        "date": datetime.now().astimezone().date().isoformat(),
+    }
+    path = out or RESULTS / f"{name}.json"
+    write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+    print(f"{table.plain()}\nwritten: {path}")
+    return path
+
+
+def command(name: str) -> str:
+    """The command line of this process, as one would type it in the repository; names no place outside of it."""
+    words = [os.path.relpath(word) if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join(["python", "-m", f"benchmarks.{name}", *words])
+
+
+def revision() -> str:
+    """The git revision, and `+changes` if the working tree departs from it; `unknown` outside a repository."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(("git", *words), cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on: processor, cores, memory, GPUs, system, and whether bytecode was compiled."""
+    return {
+        "processor": _field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "system": f"{platform.system()} {platform.machine()}",
+        "bytecode_compiled": Path(importlib.util.cache_from_source(torch.__file__)).exists(),
+    }
+
+
+def _field(path: str, name: str) -> str | None:
+    """The first value of a name in a file of `name: value` lines, or None."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
+
+
+def _memory_gib() -> float | None:
+    kib = _field("/proc/meminfo", "MemTotal")
+    return None if kib is None else round(int(kib.split()[0]) / 2**20, 1)

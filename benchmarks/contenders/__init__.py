@@ -1,0 +1,1 @@
+"""The contenders of `benchmarks.sweep_overhead`, each in processes of its own."""

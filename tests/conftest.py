@@ -1,0 +1,51 @@
+"""What several test modules share: the chorales, the data beside the repository, a cache of their own."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sweep.study import Settings, Study
+from vae.corpus import Corpus, load_corpus
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that the session fills once; tests that need an empty one set their own."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(cache_home: Path) -> Iterator[None]:
+    """No test reads or writes the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache_home))
+        yield
+
+
+@pytest.fixture(scope="session")
+def bach_corpus(_own_cache: None) -> Corpus:
+    return load_corpus("bach")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Files that are data only and stand beside the repository, on some machines."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no test data beside the repository: {os.path.relpath(SHARED_DATA)}")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def make_study(tmp_path: Path) -> Callable[..., Study]:
+    """Opens a study; twice the same journal is what a resumed sweep does."""
+
+    def make(trials: int, path: Path | None = None) -> Study:
+        families = ("dense", "recurrent")
+        settings = Settings("test", "bach", "roll", 4, None, "0" * 64, families, 27, 100_000, seed=0, min_kl=0.1)
+        return Study(path or tmp_path / "study.log", settings, trials)
+
+    return make

@@ -1,0 +1,24 @@
+"""The cluster file, held against Ray's own validator."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+CLUSTER = Path(__file__).parents[1] / "cluster.yaml"
+
+
+def test_ray_accepts_the_cluster_file():
+    validate_config(prepare_config(yaml.safe_load(CLUSTER.read_text())))
+
+
+def test_ray_would_refuse_a_key_it_does_not_know():
+    cluster = yaml.safe_load(CLUSTER.read_text()) | {"max_wrokers": 3}
+    with pytest.raises(Exception, match="max_wrokers"):
+        validate_config(prepare_config(cluster))
+
+
+def test_no_trial_runs_on_the_head():
+    cluster = yaml.safe_load(CLUSTER.read_text())
+    assert cluster["available_node_types"][cluster["head_node_type"]]["resources"]["CPU"] == 0

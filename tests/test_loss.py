@@ -1,0 +1,52 @@
+"""vae.loss: hand values, limits, gradients, and torch.distributions as the oracle."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from vae.loss import kl_to_standard_normal, objective
+
+
+def test_kl_is_that_of_torch_distributions():
+    generator = torch.Generator().manual_seed(0)
+    mean = 3 * torch.randn(50, 7, generator=generator, dtype=torch.float64)
+    std = torch.rand(50, 7, generator=generator, dtype=torch.float64) + 1e-3
+    expected = kl_divergence(Normal(mean, std), Normal(torch.zeros_like(mean), torch.ones_like(std)))
+    torch.testing.assert_close(kl_to_standard_normal(mean, std), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_kl_by_hand():
+    assert kl_to_standard_normal(torch.tensor(0.0), torch.tensor(1.0)) == 0.0
+    found = kl_to_standard_normal(torch.tensor(2.0), torch.tensor(0.5))
+    assert found.item() == pytest.approx(0.5 * (4 + 0.25 - 1) + math.log(2), abs=1e-6)
+
+
+def test_objective_by_hand():
+    log_likelihood, kl = torch.tensor([-10.0, -20.0]), torch.tensor([3.0, 5.0])
+    # 8 nats of KL and -30 of log-likelihood over 16 steps
+    assert objective(log_likelihood, kl, 16, beta=1.0, free_bits=0.0).item() == 0.5 + 1.875
+    assert objective(log_likelihood, kl, 16, beta=0.5, free_bits=0.0).item() == 0.25 + 1.875
+    assert objective(log_likelihood, kl, 16, beta=2.0, free_bits=0.75).item() == 1.5 + 1.875
+    assert objective(log_likelihood, kl, 16, beta=0.0, free_bits=0.75).item() == 1.875
+
+
+def test_objective_without_weight_and_free_bits_is_minus_the_elbo():
+    log_likelihood, kl = torch.randn(9, dtype=torch.float64) - 5, torch.rand(9, dtype=torch.float64)
+    expected = -(log_likelihood - kl).sum() / 40
+    torch.testing.assert_close(objective(log_likelihood, kl, 40, 1.0, 0.0), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("free_bits", "gradient"), [(0.0, 0.25), (0.49, 0.25), (0.51, 0.0), (100.0, 0.0)])
+def test_kl_has_a_gradient_above_the_free_bits_only(free_bits, gradient):
+    log_likelihood = torch.tensor([-10.0, -20.0], requires_grad=True)
+    kl = torch.tensor([3.0, 5.0], requires_grad=True)  # a rate of 0.5
+    objective(log_likelihood, kl, 16, beta=4.0, free_bits=free_bits).backward()
+    assert torch.equal(kl.grad, torch.full((2,), gradient))
+    assert torch.equal(log_likelihood.grad, torch.full((2,), -1 / 16))
+
+
+def test_a_kl_that_is_not_finite_shows_in_the_loss():
+    loss = objective(torch.tensor([-1.0]), torch.tensor([math.nan]), 1, beta=1.0, free_bits=0.5)
+    assert loss.isnan()

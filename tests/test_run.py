@@ -1,0 +1,311 @@
+"""The sweep, end to end: the real command, real Ray, small real training."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from wsgiref.util import setup_testing_defaults
+
+import numpy as np
+import optuna
+import pretty_midi
+import pytest
+from optuna_dashboard import wsgi
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sweep.results import SweepFolder
+from sweep.run import main
+from vae import checkpoint, evaluate, sample
+from vae.corpus import load_corpus
+from vae.windows import Songs
+
+ROOT = Path(__file__).parents[1]
+SUMMARY_KEYS = {
+    *("name", "data", "encoding", "seed", "versions", "trials", "best", "baseline", "samples", "epochs_trained"),
+    *("train_seconds", "search_seconds", "startup_seconds", "wall_seconds", "train_share"),
+}
+BEST_KEYS = {
+    *("trial", "params", "epoch", "feasible", "val_elbo", "kl", "code_gain", "active_units"),
+    *("test_elbo", "test_elbo_per_song", "test_kl", "test_iwae", "iwae_samples", "seeds"),
+}
+
+
+@pytest.fixture(scope="module")
+def chords(tmp_path_factory):
+    """A piano-roll file of songs that each hold to a few chords: something to learn, and quickly."""
+    random = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "chords.json"
+
+    def song():
+        roots = random.integers(48, 60, 3)
+        return [[int(root), int(root) + 4, int(root) + 7] for root in random.choice(roots, 12) for _ in range(4)]
+
+    sizes = {"train": 40, "valid": 8, "test": 8}
+    path.write_text(json.dumps({name: [song() for _ in range(size)] for name, size in sizes.items()}))
+    return path
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "sweep.run", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def run(*arguments):
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=240)
+    return process.returncode, output
+
+
+def rows_of(results, name):
+    with (results / name / "trials.csv").open() as file:
+        return {int(row["id"]): row for row in csv.DictReader(file)}
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def ended(results, name):
+    try:
+        trials = json.loads((results / name / "summary.json").read_text())["trials"]
+    except FileNotFoundError:
+        return 0
+    return trials["stopped"] + trials["completed"] + trials["failed"]
+
+
+@pytest.fixture(scope="module")
+def finished(chords, tmp_path_factory):
+    """A sweep that has run to its end."""
+    results = tmp_path_factory.mktemp("results")
+    code, output = run(
+        *("--data", chords, "--results", results, "--name", "chords", "--trials", 9),
+        *("--max-epochs", 9, "--epoch-steps", 4000),
+    )
+    assert code == 0, output
+    return results, output
+
+
+def test_the_first_line_says_where_it_runs(finished):
+    assert finished[1].splitlines()[0].startswith("sweep chords on this machine: ")
+
+
+def test_the_summary_is_complete(finished):
+    results, output = finished
+    summary = json.loads((results / "latest" / "summary.json").read_text())
+    assert set(summary) == SUMMARY_KEYS
+    assert set(summary["best"]) == BEST_KEYS
+    assert all(value is not None for key, value in summary["best"].items() if key != "seeds"), output
+    counts = dict(summary["trials"])
+    assert counts.pop("requested") == 9 == sum(counts.values()) == counts["stopped"] + counts["completed"]
+    assert summary["epochs_trained"] == sum(int(row["epochs"]) for row in rows_of(results, "chords").values())
+    assert 0 < summary["train_share"] < 1
+
+
+def test_the_winner_is_better_than_the_baseline_and_uses_its_code(finished):
+    summary = json.loads((finished[0] / "latest" / "summary.json").read_text())
+    best = summary["best"]
+    assert best["feasible"]
+    assert best["kl"] >= 0.1
+    assert best["val_elbo"] > summary["baseline"]["marginal_elbo"] + 2.0
+    assert best["test_iwae"] >= best["test_elbo"] - 0.02
+
+
+def test_best_is_the_checkpoint_that_the_summary_tells_of(finished, chords):
+    best = json.loads((finished[0] / "chords" / "summary.json").read_text())["best"]
+    loaded = checkpoint.load(finished[0] / "chords" / "best")
+    corpus = load_corpus(str(chords))
+    for split, seed, prefix in (("valid", evaluate.VALIDATION_SEED, "val"), ("test", evaluate.TEST_SEED, "test")):
+        songs = Songs(corpus.splits[split], evaluate.torch.device("cpu"))
+        assert evaluate.evaluate(loaded.model, songs, seed)["elbo"] == pytest.approx(best[f"{prefix}_elbo"], abs=1e-4)
+    provenance = loaded.record["metrics"]["provenance"]
+    assert (provenance["sweep"], provenance["trial"], provenance["epoch"]) == ("chords", best["trial"], best["epoch"])
+    assert provenance["fingerprint"] == corpus.fingerprint
+    family = best["params"]["family"]
+    assert loaded.config.family == family
+
+
+def test_no_trial_ranks_above_the_winner(finished):
+    summary = json.loads((finished[0] / "chords" / "summary.json").read_text())
+    rows = rows_of(finished[0], "chords").values()
+    assert all(float(row["val_elbo"]) <= summary["best"]["val_elbo"] for row in rows if float(row["kl"]) >= 0.1)
+
+
+def test_trials_end_at_rungs(finished):
+    rows = rows_of(finished[0], "chords").values()
+    assert {int(row["epochs"]) for row in rows} <= {1, 3, 9}
+    assert all((int(row["epochs"]) == 9) == (row["state"] == "completed") for row in rows)
+    assert {row["state"] for row in rows} == {"stopped", "completed"}
+
+
+def test_only_checkpoints_that_can_still_matter_are_kept(finished):
+    kept = {path.parent.name for path in finished[0].glob("chords/trials/*/*/checkpoint_*")}
+    assert 1 <= len(kept) <= 5
+    best = json.loads((finished[0] / "chords" / "summary.json").read_text())["best"]["trial"]
+    assert f"{best:05d}" in kept
+
+
+def test_tensorboard_shows_every_trial_from_its_start(finished):
+    rows = rows_of(finished[0], "chords")
+    for number, row in rows.items():
+        events = EventAccumulator(str(finished[0] / "chords" / "tensorboard" / f"{number:05d}")).Reload()
+        elbo = events.Scalars("validation/elbo")
+        assert [event.step for event in elbo] == list(range(1, int(row["epochs"]) + 1))
+        assert elbo[-1].value == pytest.approx(float(row["val_elbo"]), rel=1e-5)
+        assert {"train/log_likelihood", "validation/kl", "schedule/beta", "schedule/learning_rate"} <= set(
+            events.Tags()["scalars"]
+        )
+        assert set(events.summary_metadata) >= {"_hparams_/experiment", "_hparams_/session_start_info"}
+    sweep = EventAccumulator(str(finished[0] / "chords" / "tensorboard" / "sweep")).Reload()
+    assert "sweep/best_val_elbo" in sweep.Tags()["scalars"]
+    assert sweep.Tags()["images"] == ["samples"]
+    assert len(sweep.Tags()["audio"]) == 4
+
+
+def test_optuna_dashboard_opens_the_study(finished):
+    journal = optuna.storages.journal.JournalFileBackend(str(finished[0] / "chords" / "study.log"))
+    storage = optuna.storages.JournalStorage(journal)
+    answer, environment = {}, {"PATH_INFO": "/api/studies"}
+    setup_testing_defaults(environment)
+    body = wsgi(storage)(environment, lambda status, headers: answer.update(status=status, headers=headers))
+    assert answer["status"].startswith("200"), answer
+    assert b'"chords"' in b"".join(body)
+    trials = optuna.load_study(study_name="chords", storage=storage).trials
+    assert {trial.state.name for trial in trials} == {"PRUNED", "COMPLETE"}
+
+
+def test_the_best_is_played_from_the_newest_sweep(finished, tmp_path, capsys):
+    results = finished[0]
+    for out in ("a", "b"):
+        code = sample.main(["--best", "--results", str(results), "-n", "3", "--seed", "5", "--out", str(tmp_path / out)])
+        assert code == 0
+    assert "chords" in capsys.readouterr().out
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == ["000.mid", "001.mid", "002.mid", "samples.png"]
+    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
+    assert pretty_midi.PrettyMIDI(str(tmp_path / "a" / "000.mid")).instruments[0].notes
+
+
+def test_killed_in_the_middle_a_sweep_resumes_and_loses_nothing(chords, tmp_path):
+    options = ("--results", tmp_path)
+    process = start(
+        *("--data", chords, "--name", "killed", "--trials", 10, "--max-epochs", 9, "--epoch-steps", 8000), *options
+    )
+    wait_for(lambda: ended(tmp_path, "killed") >= 3, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    journal = SweepFolder(tmp_path, "killed").journal
+    before = {t.number: t for t in _study(journal, "killed").trials if t.state.is_finished()}
+    assert len(before) >= 3
+    code, output = run("--resume", "killed", *options)
+    assert code == 0, output
+    after = rows_of(tmp_path, "killed")
+    assert len(after) == 10
+    assert {row["state"] for row in after.values()} <= {"stopped", "completed"}, output
+    trials = _study(journal, "killed").trials
+    for number, trial in before.items():
+        assert trials[number].datetime_complete == trial.datetime_complete  # not run again
+        assert trials[number].intermediate_values == trial.intermediate_values
+    summary = json.loads((tmp_path / "killed" / "summary.json").read_text())
+    assert summary["best"]["test_elbo"] is not None
+    code, output = run("--resume", "killed", "--trials", 12, *options)  # more of a finished sweep
+    assert code == 0, output
+    assert len(rows_of(tmp_path, "killed")) == 12
+
+
+def _study(journal, name):
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def test_ctrl_c_stops_cleanly_keeps_everything_and_says_how_to_go_on(chords, tmp_path):
+    process = start(
+        *("--data", chords, "--results", tmp_path, "--name", "stopped", "--trials", 500),
+        *("--max-epochs", 81, "--epoch-steps", 8000, "--family", "dense"),
+    )
+    wait_for(lambda: ended(tmp_path, "stopped") >= 2, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to Ray's processes too
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    assert "--resume stopped" in output
+    assert "Traceback" not in output
+    summary = json.loads((tmp_path / "stopped" / "summary.json").read_text())
+    counts = summary["trials"]
+    assert counts.pop("requested") == 500 == sum(counts.values())
+    assert counts["running"] == counts["failed"] == 0
+    assert counts["paused"] >= 1
+    assert summary["best"]["test_elbo"] is not None
+    folder = SweepFolder(tmp_path, "stopped")
+    paused = [n for n, row in rows_of(tmp_path, "stopped").items() if row["state"] == "paused" and row["epochs"] != "0"]
+    assert all(folder.newest_checkpoint(number) is not None for number in paused)
+
+
+def test_a_time_budget_ends_the_search(chords, tmp_path):
+    code, output = run(
+        *("--data", chords, "--results", tmp_path, "--trials", 1000, "--time-budget", "4s", "--epoch-steps", 4000)
+    )
+    assert code == 0, output
+    summary = json.loads((tmp_path / "latest" / "summary.json").read_text())
+    assert 3.0 < summary["search_seconds"] < 30.0
+    assert summary["trials"]["pending"] > 0
+    assert summary["best"]["test_elbo"] is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--trials", "0"), "--trials must be at least 1, but got 0"),
+        (("--max-epochs", "-1"), "--max-epochs must be at least 1"),
+        (("--seed", "-1"), "--seed must lie in 0.."),
+        (("--min-kl", "-1"), "--min-kl must be at least 0"),
+        (("--data", "no/such/place"), "no/such/place: no such file or folder"),
+        (("--resume", "nothing"), "no sweep to resume"),
+        (("--resume", "x", "--max-epochs", "3"), "--max-epochs is fixed once a sweep has begun"),
+        (("--name", "a/b"), "--name may hold letters"),
+        (("--results", "s3://bucket/x"), "only folders work so far"),
+    ],
+)
+def test_a_users_error_is_one_line_and_exit_code_2(arguments, told, tmp_path, capsys):
+    results = [] if "--results" in arguments else ["--results", str(tmp_path)]
+    assert main([*arguments, *results]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert told in error
+
+
+def test_a_name_that_is_taken_is_refused(finished, chords, capsys):
+    assert main(["--data", str(chords), "--results", str(finished[0]), "--name", "chords"]) == 2
+    assert "a sweep of this name exists; go on with it by --resume chords" in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_written_are_told(chords, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["--data", str(chords), "--results", str(tmp_path / "file" / "results")]) == 2
+    assert "results can't be written (Not a directory); pass another --results" in capsys.readouterr().err
+
+
+def test_data_that_changed_cannot_be_resumed(finished, chords, tmp_path, capsys):
+    text = chords.read_text()
+    try:
+        chords.write_text(text.replace("48", "49"))
+        assert main(["--resume", "chords", "--results", str(finished[0])]) == 2
+    finally:
+        chords.write_text(text)
+    assert "has changed since the sweep chords began" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "0", "x", "-3s", "5 weeks"])
+def test_a_time_that_is_none_is_refused(text, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--time-budget", text])
+    assert "must be a time above 0 such as 90s, 40m or 2h" in capsys.readouterr().err

@@ -1,0 +1,67 @@
+"""ASHA's rungs and decisions."""
+
+import pytest
+
+from sweep.scheduler import Asha, rungs, survives
+from sweep.study import Report
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "expected"), [(27, (1, 3, 9, 27)), (9, (1, 3, 9)), (20, (1, 3, 9, 20)), (1, (1,)), (2, (1, 2))]
+)
+def test_rungs_grow_threefold_up_to_max_epochs(max_epochs, expected):
+    assert rungs(max_epochs) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "others", "goes_on"),
+    [
+        (1.0, [], True),  # the first to arrive
+        (1.0, [2.0], False),
+        (2.0, [1.0], True),
+        (2.0, [3.0, 1.0, 0.0, -1.0], False),  # one in five goes on
+        (2.0, [3.0, 1.0, 0.0, -1.0, -2.0], True),  # two in six
+        (2.0, [2.0, 2.0], True),  # ties go on
+        (float("-inf"), [1.0, 1.0], False),
+    ],
+)
+def test_the_best_third_goes_on(value, others, goes_on):
+    assert survives(value, others) is goes_on
+
+
+def report(epoch, val_elbo, kl=0.2, failure=None):
+    metrics = {"epoch": epoch, "val_elbo": val_elbo, "kl": kl, "code_gain": 1.0}
+    return Report(epoch, [] if failure else [metrics], metrics, 1.0, "here", failure)
+
+
+@pytest.fixture
+def asha(make_study):
+    study = make_study(trials=20)
+    for _ in range(6):
+        study.ask()
+    return Asha(study, lambda: False)
+
+
+def test_a_trial_goes_on_between_rungs_whatever_its_value(asha):
+    asha.judge(0, report(1, -5.0))
+    assert asha.judge(0, report(2, -500.0)) is None
+
+
+def test_the_worse_of_two_is_stopped_at_a_rung(asha):
+    assert asha.judge(0, report(1, -5.0)) is None
+    assert asha.judge(1, report(1, -6.0)) == "stopped"
+
+
+def test_a_better_value_without_the_kl_ranks_lower(asha):
+    assert asha.judge(0, report(1, -5.0, kl=0.2)) is None
+    assert asha.judge(1, report(1, -4.5, kl=0.0)) == "stopped"  # 10 * 0.1 nats are taken off
+
+
+def test_a_trial_completes_at_the_top_rung(asha):
+    assert asha.judge(0, report(27, -5.0)) == "completed"
+
+
+def test_a_failure_ends_a_trial_at_once_and_leaves_no_value(asha):
+    assert asha.judge(0, report(1, -5.0, failure="diverged in epoch 2")) == "failed"
+    assert asha.study.records[0].values == {}
+    assert asha.judge(1, report(1, -900.0)) is None  # nothing to compare with

@@ -1,0 +1,79 @@
+import pytest
+
+from vae.encoding import encode
+from vae.errors import UserError
+from vae.library import read_files
+from vae.scores import chorales, read_score
+
+ABC = "X:1\nT:one\nM:3/4\nL:1/4\nQ:1/4=90\nK:C\n|:CDE|F2-F|{g}A3:|\n\nX:2\nT:two\nM:4/4\nL:1/4\nK:G\nGABc|\n"
+
+
+def musicxml(*parts: tuple[str, str]) -> str:
+    """A score of one bar of 4/4, a division a beat; the parts' names and notes."""
+    listed = "".join(
+        f'<score-part id="P{i}"><part-name>{name}</part-name></score-part>' for i, (name, _) in enumerate(parts)
+    )
+    attributes = (
+        "<attributes><divisions>1</divisions><time><beats>4</beats><beat-type>4</beat-type></time></attributes>"
+    )
+    bars = "".join(
+        f'<part id="P{i}"><measure number="1">{attributes}{notes}</measure></part>'
+        for i, (_, notes) in enumerate(parts)
+    )
+    return f'<?xml version="1.0"?><score-partwise version="4.0"><part-list>{listed}</part-list>{bars}</score-partwise>'
+
+
+def note(step: str, octave: int, beats: int = 1, extra: str = "") -> str:
+    pitch = f"<pitch><step>{step}</step><octave>{octave}</octave></pitch>"
+    return f"<note>{pitch}<duration>{beats}</duration>{extra}</note>"
+
+
+def test_an_abc_file_holds_several_songs(tmp_path):
+    path = tmp_path / "tunes.abc"
+    path.write_text(ABC)
+    one, two = read_score(path, 4)
+    assert (one.name, two.name) == ("tunes 1", "tunes 2")
+    # The tie is merged, the grace note dropped, the repeat not expanded.
+    assert one.notes.tolist() == [[60, 0, 4], [62, 4, 8], [64, 8, 12], [65, 12, 24], [69, 24, 36]]
+    assert (one.tempo, one.steps_per_bar) == (90, 12)
+    assert (two.tempo, two.steps_per_bar) == (120, 16)
+    assert two.notes[:, 0].tolist() == [67, 69, 71, 72]
+
+
+def test_tied_notes_are_one_and_percussion_is_left_out(tmp_path):
+    path = tmp_path / "score.musicxml"
+    place = "<display-step>E</display-step><display-octave>4</display-octave>"
+    drum = f"<note><unpitched>{place}</unpitched><duration>4</duration></note>"
+    tied = note("C", 4, 2, '<tie type="start"/>') + note("C", 4, 1, '<tie type="stop"/>') + note("C", 4, 1)
+    path.write_text(musicxml(("Piano", tied), ("Drums", drum)))
+    (song,) = read_score(path, 2)
+    assert song.notes.tolist() == [[60, 0, 6], [60, 6, 8]]
+
+
+def test_voices_are_taken_without_the_instruments_that_double_them(tmp_path):
+    path = tmp_path / "cantata.xml"
+    voices = [("Soprano", 5), ("Alto", 4), ("Tenor", 4), ("Bass", 3)]
+    parts = [("Horn 1", note("E", 5, 4)), *((name, note("C", octave, 4)) for name, octave in voices)]
+    path.write_text(musicxml(*parts))
+    (song,) = read_score(path, 1)
+    assert song.notes[:, 0].tolist() == [48, 60, 72]
+
+
+@pytest.mark.parametrize("text", ["", "no score at all", "<html></html>", "<score-partwise><part"])
+@pytest.mark.parametrize("suffix", [".xml", ".mxl", ".abc"])
+def test_a_broken_score_is_told_in_one_line(tmp_path, text, suffix):
+    path = tmp_path / f"broken{suffix}"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"broken\{suffix}: (not a score|no notes)") as caught:
+        read_score(path, 4)
+    assert "\n" not in str(caught.value)
+
+
+def test_reading_in_processes_gives_what_reading_here_gives():
+    paths = sorted(set(chorales()))[:16]
+    parallel, skipped = read_files(paths, 4, "reading")
+    assert not skipped
+    first, last = read_score(paths[0], 4), read_score(paths[-1], 4)
+    for song, (expected,) in ((parallel[0], first), (parallel[-1], last)):
+        assert song.notes.tolist() == expected.notes.tolist()
+    assert all(encode(song, "roll").sum(axis=1).max() <= 4 for song in parallel)

@@ -1,0 +1,123 @@
+"""The study and its journal."""
+
+import optuna
+import pytest
+
+from sweep.study import Report, read_settings
+from vae.errors import UserError
+
+
+def report(epoch, val_elbo, kl=0.2, code_gain=1.0):
+    metrics = {"epoch": epoch, "val_elbo": val_elbo, "kl": kl, "code_gain": code_gain}
+    return Report(epoch, [metrics], metrics, 2.5, "here")
+
+
+def test_states_always_sum_to_what_was_requested(make_study):
+    study = make_study(trials=5)
+    assert sum(study.counts().values()) == study.counts()["pending"] == 5
+    study.ask()
+    study.report(0, report(1, -5.0), rung=True)
+    study.finish(0, "stopped")
+    study.ask()
+    study.finish(1, "failed", "diverged")
+    assert study.counts()["stopped"] == study.counts()["failed"] == 1
+    assert sum(study.counts().values()) == 5
+
+
+def test_no_more_trials_than_requested(make_study):
+    study = make_study(trials=2)
+    assert [study.ask() is None for _ in range(4)] == [False, False, True, True]
+
+
+def test_the_winner_is_feasible_before_it_is_good(make_study):
+    study = make_study(trials=4)
+    reports = [report(3, -9.0), report(3, -5.0, code_gain=0.0), report(3, -8.0), report(3, -1.0)]
+    for number, told in enumerate(reports):
+        study.ask()
+        study.report(number, told, rung=True)
+    study.finish(3, "failed", "diverged")
+    assert [record.number for record in study.top(9)] == [2, 0, 1]
+
+
+def test_a_study_read_back_knows_what_it_knew(make_study):
+    study = make_study(trials=4)
+    for number in range(3):
+        study.ask()
+        study.report(number, report(1, -5.0 - number), rung=True)
+    study.finish(0, "stopped")
+    study.report(1, report(2, -4.0), rung=False)
+    study.finish(2, "failed", "diverged in epoch 2")
+    again = make_study(trials=4)
+    for number in (0, 2):
+        assert again.records[number] == study.records[number]
+    assert again.records[1].state == "paused"
+    assert again.records[1].values == {1: -6.0}
+
+
+def test_cut_off_trials_come_first_and_new_ones_after(make_study):
+    study = make_study(trials=3)
+    cut_off = [study.ask().params for _ in range(2)]
+    again = make_study(trials=3)
+    assert [again.ask().params for _ in range(2)] == cut_off
+    assert again.ask().number == 2
+    assert again.ask() is None
+
+
+def test_a_resumed_study_proposes_what_an_uninterrupted_one_would(make_study, tmp_path):
+    def drive(study, numbers):
+        proposed = []
+        for number in numbers:
+            proposed.append(study.ask().params)
+            study.report(number, report(1, -float(number % 5)), rung=True)
+            study.finish(number, "stopped")
+        return proposed
+
+    whole = drive(make_study(trials=20, path=tmp_path / "whole.log"), range(20))
+    halves = drive(make_study(trials=20), range(12))
+    halves += drive(make_study(trials=20), range(12, 20))
+    assert halves == whole
+
+
+def test_a_trial_can_end_in_a_later_process(make_study):
+    study = make_study(trials=2)
+    study.ask()
+    study.report(0, report(1, -5.0), rung=True)
+    again = make_study(trials=2)
+    again.ask()
+    again.report(0, report(27, -3.0), rung=True)
+    again.finish(0, "completed")
+    assert make_study(trials=2).records[0].values == {1: -5.0, 27: -3.0}
+
+
+def test_the_journal_is_an_optuna_study_that_a_person_can_read(make_study, tmp_path):
+    study = make_study(trials=3)
+    for number, end in enumerate(("stopped", "completed", "failed")):
+        study.ask()
+        study.report(number, report(1, -5.0), rung=True)
+        study.finish(number, end, "diverged" if end == "failed" else None)
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.log"))
+    )
+    read = optuna.load_study(study_name="test", storage=storage)
+    assert [trial.state.name for trial in read.trials[:3]] == ["PRUNED", "COMPLETE", "FAIL"]
+    assert read.best_value == -5.0
+    assert read.trials[2].user_attrs["record"]["failure"] == "diverged"
+
+
+def test_settings_are_read_back_from_the_journal(make_study, tmp_path):
+    study = make_study(trials=3)
+    assert read_settings(tmp_path / "study.log", "test") == study.settings
+
+
+def test_nothing_to_resume_is_said_in_a_line(tmp_path):
+    with pytest.raises(UserError, match="no sweep to resume"):
+        read_settings(tmp_path / "none" / "study.log", "none")
+
+
+def test_a_journal_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "study.log"
+    path.write_text("this is no journal\n")
+    with pytest.raises(UserError, match=r"study\.log: not a readable study journal"):
+        read_settings(path, "test")
+
+

@@ -1,0 +1,100 @@
+"""Notes in beats -> songs on a grid of steps: what all readers of music share.
+
+Starts and ends are rounded to the nearest step; a note shorter than half a step keeps one step. A note of no length
+at all is an artefact of editors and is dropped, and so is a pitch that is no key of a piano.
+"""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vae.encoding import DEFAULT_TEMPO, HIGHEST_PITCH, LOWEST_PITCH, Song, normalise
+from vae.errors import UserError
+
+NO_PITCHES = f"no notes between pitch {LOWEST_PITCH} and {HIGHEST_PITCH} (piano range)"
+SLOWEST, FASTEST = 10.0, 1000.0  # outside, a tempo is a slip (symusic gives infinity for a tempo of 0)
+MAX_STEPS = 100_000
+"""More is a broken file: 100,000 sixteenths are 3.5 hours at 120 beats a minute."""
+
+
+class UnreadableFileError(UserError):
+    """A file of music that gives no song; `reason` is short enough for a list of them."""
+
+    def __init__(self, path: Path, reason: str, way_out: str = "Pass a folder with pitched music.") -> None:
+        super().__init__(f"{path}: {reason}. {way_out}")
+        self.reason = f"{path.name} ({reason})"
+
+
+def song_of(
+    path: Path,
+    name: str,
+    table: npt.NDArray[np.float64],
+    steps_per_beat: int,
+    tempo: float,
+    beats_per_bar: Fraction | None,
+) -> Song:
+    """Puts notes on the grid, whole beats of silence before them left out.
+
+    Args:
+        path: the file they came from, for errors.
+        name: of the song.
+        table: [notes, 3], pitch, start and end in beats.
+        steps_per_beat: the grid.
+        tempo: beats a minute.
+        beats_per_bar: of the commonest metre, if known.
+    """
+    heard = table[table[:, 2] > table[:, 1]]
+    keys = heard[(heard[:, 0] >= LOWEST_PITCH) & (heard[:, 0] <= HIGHEST_PITCH)]
+    if not len(keys):
+        raise UnreadableFileError(path, f"{NO_PITCHES}{_why_none(len(table), len(heard))}")
+    if keys[:, 1].min() < 0:
+        raise UnreadableFileError(path, "a note starts before the file does", "Its times overflow; export it anew.")
+    beats = keys[:, 1:] - np.floor(keys[:, 1].min())
+    grid = np.floor(beats * steps_per_beat + 0.5)
+    grid[:, 1] = np.maximum(grid[:, 1], grid[:, 0] + 1)
+    steps = int(grid[:, 1].max())
+    if steps > MAX_STEPS:
+        raise UnreadableFileError(path, f"{steps:,} steps long, over {MAX_STEPS:,}", "Cut it into songs.")
+    notes = normalise(np.concatenate([keys[:, :1], grid], axis=1))
+    bar = None if beats_per_bar is None else beats_per_bar * steps_per_beat
+    steps_per_bar = int(bar) if bar and bar.denominator == 1 else None
+    return Song(name, notes, steps, tempo, steps_per_bar, out_of_range=len(heard) - len(keys))
+
+
+def _why_none(notes: int, heard: int) -> str:
+    if not notes:
+        return "; it has no notes at all"
+    return f"; all {heard} notes lie outside" if heard else f"; all {notes} notes have no length"
+
+
+def sane_tempo(tempo: float) -> float:
+    """A tempo, or `DEFAULT_TEMPO` in place of a broken one."""
+    return round(float(tempo), 2) if SLOWEST <= tempo <= FASTEST else DEFAULT_TEMPO
+
+
+def median_tempo(changes: list[tuple[float, float]], end: float) -> float:
+    """The tempo above and below which a song spends half its time each.
+
+    Args:
+        changes: (time in beats or ticks, tempo from there on); of several at one time the last counts.
+        end: of the song, in the same unit.
+    """
+    latest = dict(changes)
+    starts = np.array(sorted(start for start in latest if start < end) or changes[0][:1], np.float64)
+    tempos = np.array([latest[start] for start in starts])
+    seconds = np.diff(np.append(starts, max(end, starts[-1] + 1))) / tempos
+    order = np.argsort(tempos)
+    passed = np.cumsum(seconds[order])
+    return float(tempos[order][np.searchsorted(passed, passed[-1] / 2)])
+
+
+def commonest_bar(changes: list[tuple[float, Fraction]], end: float) -> Fraction | None:
+    """The beats of a bar that hold longest; `changes` and `end` as in `median_tempo`."""
+    changes = sorted(dict(changes).items())
+    held: dict[Fraction, float] = {}
+    stops = [start for start, _ in changes[1:]] + [end]
+    for (start, bar), stop in zip(changes, stops, strict=False):
+        held[bar] = held.get(bar, 0) + max(stop - start, 0)
+    return max(held, key=lambda bar: held[bar], default=None)
