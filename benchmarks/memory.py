@@ -14,7 +14,7 @@ import psutil  # type: ignore[import-untyped]
 
 _SECONDS = 0.5
 _MIB = 2**20
-_ACTOR = "VaeTrial"  # Ray names an actor's process after its class
+_ACTORS = ("ray::VaeTrial", "ray::ResourceTrainable")  # how Ray titles the processes of `sweep.trial`
 
 
 class MemoryWatch:
@@ -64,6 +64,6 @@ def _actor_rss(process: Any) -> float:
     """Of a trial actor, MiB; 0 for any other process."""
     try:
         title = "".join(process.cmdline())
-        return process.memory_info().rss / _MIB if title.startswith("ray::") and _ACTOR in title else 0.0
+        return process.memory_info().rss / _MIB if title.startswith(_ACTORS) else 0.0
     except psutil.Error:
         return 0.0

@@ -25,6 +25,7 @@ from sweep.report import Board
 from sweep.results import SweepFolder
 from sweep.scheduler import Asha, rungs
 from sweep.searcher import StudySearcher
+from sweep.space import fitting_families
 from sweep.study import Settings, Study, read_settings
 from sweep.trial import VaeTrial
 from vae.arguments import add_data_arguments, require_positive
@@ -234,7 +235,8 @@ def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
         steps_per_beat=corpus.spec.steps_per_beat,
         steps_per_bar=corpus.spec.steps_per_bar,
         fingerprint=corpus.fingerprint,
-        families=tuple(dict.fromkeys(args.family or FAMILY_NAMES)),
+        window=corpus.spec.window,
+        families=tuple(dict.fromkeys(args.family or fitting_families(corpus.spec))),
         max_epochs=args.max_epochs,
         epoch_steps=args.epoch_steps,
         seed=args.seed,

@@ -5,12 +5,30 @@ from typing import Any
 import optuna
 
 from vae.config import FAMILY_NAMES, Config
+from vae.encoding import DataSpec
 
 
-def suggest(trial: optuna.trial.Trial, families: tuple[str, ...] = FAMILY_NAMES) -> dict[str, Any]:
-    """Draws the params of a trial; names are those of `Config`, what is left out keeps its default."""
+BATCH_STEPS = (256, 512, 1024, 2048, 4096)
+
+
+def fitting_families(spec: DataSpec) -> tuple[str, ...]:
+    """The families that are worth proposing for some data: rows have no time to recur over."""
+    return FAMILY_NAMES if spec.window > 1 else ("dense",)
+
+
+def suggest(trial: optuna.trial.Trial, families: tuple[str, ...], window: int) -> dict[str, Any]:
+    """Draws the params of a trial; names are those of `Config`, what is left out keeps its default.
+
+    Args:
+        trial: to draw for.
+        families: to choose from.
+        window: steps that share a code. A batch is drawn in time steps, so that an epoch has as many optimizer steps
+            whatever the window.
+    """
     family = trial.suggest_categorical("family", families)
-    return {"family": family} | _SIZES[family](trial) | _optimization(trial) | _objective(trial)
+    batch_steps = trial.suggest_categorical("batch_steps", BATCH_STEPS)
+    batch = {"batch_size": max(1, batch_steps // window)}
+    return {"family": family} | _SIZES[family](trial) | batch | _optimization(trial) | _objective(trial)
 
 
 def _dense(trial: optuna.trial.Trial) -> dict[str, Any]:
@@ -33,7 +51,6 @@ _SIZES = {"dense": _dense, "recurrent": _recurrent}
 def _optimization(trial: optuna.trial.Trial) -> dict[str, Any]:
     params = {
         "learning_rate": trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True),
-        "batch_size": trial.suggest_categorical("batch_size", (8, 16, 32, 64)),
         "weight_decay": trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True),
         "dropout": trial.suggest_float("dropout", 0.0, 0.4),
         "lr_warmup": trial.suggest_int("lr_warmup", 1, 300, log=True),
@@ -58,7 +75,7 @@ def first_points(families: tuple[str, ...]) -> list[dict[str, Any]]:
     default = Config()
     shared = {
         "learning_rate": default.learning_rate,
-        "batch_size": default.batch_size,
+        "batch_steps": 1024,  # 64 windows of 16 steps
         "weight_decay": 1e-6,
         "dropout": default.dropout,
         "lr_warmup": 1,

@@ -72,6 +72,7 @@ class Settings:
     steps_per_beat: int | None
     steps_per_bar: int | None
     fingerprint: str
+    window: int
     families: tuple[str, ...]
     max_epochs: int
     epoch_steps: int
@@ -142,7 +143,7 @@ class Study:
             return None
         self._optuna.sampler = self._sampler(len(self.records))
         trial = self._optuna.ask()
-        record = TrialRecord(trial.number, space.suggest(trial, self.settings.families))
+        record = TrialRecord(trial.number, space.suggest(trial, self.settings.families, self.settings.window))
         self._live[trial.number] = trial
         self.records[trial.number] = record
         trial.set_user_attr("record", record.kept())

@@ -45,7 +45,7 @@ def make_study(tmp_path: Path) -> Callable[..., Study]:
 
     def make(trials: int, path: Path | None = None) -> Study:
         families = ("dense", "recurrent")
-        settings = Settings("test", "bach", "roll", 4, None, "0" * 64, families, 27, 100_000, seed=0, min_kl=0.1)
+        settings = Settings("test", "bach", "roll", 4, None, "0" * 64, 16, families, 27, 100_000, seed=0, min_kl=0.1)
         return Study(path or tmp_path / "study.log", settings, trials)
 
     return make

@@ -71,7 +71,9 @@ def test_the_window_is_the_datas_unit_unless_given():
 
 def test_a_window_may_be_as_long_as_the_longest_song_and_no_longer():
     assert Config.for_data(BINARY, {"window": 20}).window == 20
-    with pytest.raises(UserError, match=r"^window must not be longer than the longest song \(20 steps\), but got 21\.$"):
+    with pytest.raises(
+        UserError, match=r"^window must not be longer than the longest song \(20 steps\), but got 21\.$"
+    ):
         Config.for_data(BINARY, {"window": 21})
 
 

@@ -95,9 +95,7 @@ def test_the_journal_is_an_optuna_study_that_a_person_can_read(make_study, tmp_p
         study.ask()
         study.report(number, report(1, -5.0), rung=True)
         study.finish(number, end, "diverged" if end == "failed" else None)
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.log"))
-    )
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.log")))
     read = optuna.load_study(study_name="test", storage=storage)
     assert [trial.state.name for trial in read.trials[:3]] == ["PRUNED", "COMPLETE", "FAIL"]
     assert read.best_value == -5.0
@@ -119,5 +117,3 @@ def test_a_journal_that_is_none_is_refused(tmp_path):
     path.write_text("this is no journal\n")
     with pytest.raises(UserError, match=r"study\.log: not a readable study journal"):
         read_settings(path, "test")
-
-

@@ -16,7 +16,7 @@ SMALL = {
     "dense": {"family": "dense", "dense_width": 12, "latent_dim": 4},
     "recurrent": {"family": "recurrent", "rnn_width": 10, "latent_dim": 4, "rnn_layers": 2},
 }
-BINARY = DataSpec("binary", 6, 4, 16, 100.0, 8, 20)
+BINARY = DataSpec("binary", 6, 1, None, 100.0, 8, 20)
 REAL = DataSpec("real", 5, 1, None, 100.0, 1, 1)
 SPECS = {"binary": BINARY, "real": REAL, "unit": DataSpec("real", 5, 1, None, 100.0, 1, 1, unit_interval=True)}
 
@@ -46,7 +46,9 @@ def make_corpus(kind: str = "binary", seed: int = 0, songs: int = 40) -> Corpus:
     return Corpus("made", spec, splits, ("made",), fingerprint(spec, splits))
 
 
-def make_trainer(kind: str = "binary", family: str = "dense", seed: int = 0, epoch_steps: int = 300, **params) -> Trainer:
+def make_trainer(
+    kind: str = "binary", family: str = "dense", seed: int = 0, epoch_steps: int = 300, **params
+) -> Trainer:
     corpus = make_corpus(kind)
     config = Config.for_data(corpus.spec, {**SMALL[family], "batch_size": 7, **params})
     return Trainer(config, TrainingData.load(corpus, CPU), seed, epoch_steps)

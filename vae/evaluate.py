@@ -49,18 +49,19 @@ def is_feasible(metrics: Mapping[str, float], min_kl: float) -> bool:
     return metrics["kl"] >= min_kl and metrics["code_gain"] >= min_kl / 2
 
 
-def _noise(seed: int, draw: int, units: tuple[tuple[int, int], ...], latent_dim: int) -> Tensor:
-    """Standard normal noise [N, Z], a generator of its own for each (seed, song, unit, draw)."""
-    rows = [
-        np.random.Generator(np.random.Philox(key=[seed, song], counter=[0, 0, draw, unit])).standard_normal(
-            latent_dim, dtype=np.float32
-        )
-        for song, unit in units
-    ]
-    return torch.from_numpy(np.stack(rows))
+def _generators(seed: int, units: tuple[tuple[int, int], ...]) -> list[np.random.Generator]:
+    """A generator for each (song, unit), apart from all others."""
+    return [np.random.Generator(np.random.Philox(key=[seed, song], counter=[0, 0, 0, unit])) for song, unit in units]
 
 
-_kept_noise = lru_cache(maxsize=4)(_noise)  # every epoch of a trial asks for the same
+def _noise(generators: list[np.random.Generator], latent_dim: int) -> Tensor:
+    """The next standard normal noise, [N, Z], a row from each generator."""
+    return torch.from_numpy(np.stack([g.standard_normal(latent_dim, dtype=np.float32) for g in generators]))
+
+
+@lru_cache(maxsize=4)  # every epoch of a trial asks for the same
+def _first_noise(seed: int, units: tuple[tuple[int, int], ...], latent_dim: int) -> Tensor:
+    return _noise(_generators(seed, units), latent_dim)
 
 
 def _units(plan: Plan) -> tuple[tuple[int, int], ...]:
@@ -102,7 +103,7 @@ def evaluate(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
     model.eval()
     plan = songs.partition(model.config.window)
     mean, std = _encode(model, songs, plan)
-    noise = _kept_noise(seed, 0, _units(plan), model.config.latent_dim).to(mean.device)
+    noise = _first_noise(seed, _units(plan), model.config.latent_dim).to(mean.device)
     z = mean + std * noise
     # Half the split away: mostly another song, so that neighbours' shared key doesn't hide what a code says.
     other = z.roll(max(1, len(z) // 2), dims=0)
@@ -130,11 +131,11 @@ def importance_weighted_bound(model: Vae, songs: Songs, seed: int, samples: int)
     training = model.training
     model.eval()
     plan = songs.partition(model.config.window)
-    units = _units(plan)
+    generators = _generators(seed, _units(plan))
     mean, std = _encode(model, songs, plan)
     total = torch.full((len(plan),), -math.inf, dtype=torch.float64)
-    for draw in range(samples):
-        noise = _noise(seed, draw, units, model.config.latent_dim).to(mean.device)
+    for _ in range(samples):
+        noise = _noise(generators, model.config.latent_dim).to(mean.device)
         z = mean + std * noise
         # log p(z) - log q(z|x); the constants of the two normals cancel.
         log_ratio = (0.5 * (noise.square() - z.square()) + std.log()).sum(1).double().cpu()
