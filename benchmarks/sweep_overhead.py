@@ -24,8 +24,8 @@ Measured of each, where `search` is from the first trial's start to the last tri
   test of the winner and its samples, which the others don't do.
 
 `overhead_beyond_validation_ms` is our overhead less the validation that plain Optuna's trials measured in the same turn
-(the trainer is the same). The ratios are theirs over ours, in the same turn; figures are medians over the turns. Peers have their advantages:
-plain Optuna keeps no checkpoints, and the documentation's checkpoint holds weights alone.
+(the trainer is the same). The ratios are theirs over ours, in the same turn; figures are medians over the turns.
+Peers have their advantages: plain Optuna keeps no checkpoints, and the documentation's checkpoint holds weights alone.
 """
 
 import argparse
@@ -63,12 +63,13 @@ class Turn:
     Args:
         args: of the benchmark.
         corpus: the data as `.npz`.
+        window: of the data, time steps that share a code.
         folder: an empty one.
         seed: of the search.
     """
 
-    def __init__(self, args: argparse.Namespace, corpus: Path, folder: Path, seed: int) -> None:
-        self._args, self._corpus, self._folder, self._seed = args, corpus, folder, seed
+    def __init__(self, args: argparse.Namespace, corpus: Path, window: int, folder: Path, seed: int) -> None:
+        self._args, self._corpus, self._window, self._folder, self._seed = args, corpus, window, folder, seed
 
     def run(self, contender: str) -> dict[str, Any]:
         """Its figures."""
@@ -123,7 +124,7 @@ class Turn:
         with trials.open() as file:
             for row in csv.DictReader(file):
                 params = json.loads(row["params"])
-                if params | pins(params["family"]) != params:
+                if params | pins(params["family"], self._window) != params:
                     raise Failed(f"trial {row['id']} of the sweep was not pinned: {params}; see pinned_sweep.py")
 
     def _peer(self, contender: str) -> dict[str, Any]:
@@ -134,11 +135,15 @@ class Turn:
         processes = []
         for worker in range(workers):
             words = ["--data", str(self._corpus), "--folder", str(self._folder), "--space", self._args.space]
-            words += ["--tally", str(self._tally(worker)), *self._options()]
+            words += ["--window", str(self._window), "--tally", str(self._tally(worker)), *self._options()]
             words[-1] = str(self._seed + worker)  # the workers of a study must not draw alike
             processes.append(self._start(f"benchmarks.contenders.{module}", words, f"{contender}-{worker}"))
-        for worker, process in enumerate(processes):
-            self._wait(process, f"{contender}-{worker}")
+        try:
+            for worker, process in enumerate(processes):
+                self._wait(process, f"{contender}-{worker}")
+        finally:
+            for process in processes:  # if one failed, the others must not go on
+                process.terminate()
         ended = time.time()
         tallies = [json.loads(self._tally(worker).read_text()) for worker in range(workers)]
         total = {key: sum(t[key] for t in tallies) for key in ("trials", "failed", "epochs", "train_seconds")}
@@ -172,13 +177,14 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """All turns, by contender."""
     runs: dict[str, list[dict[str, Any]]] = {contender: [] for contender in TITLES}
     with tempfile.TemporaryDirectory(prefix="sweep-overhead-") as scratch:
-        corpus = Path(scratch) / "corpus.npz"
-        save_corpus(load_corpus(args.data), corpus)
+        corpus = load_corpus(args.data)
+        saved = Path(scratch) / "corpus.npz"
+        save_corpus(corpus, saved)
         for repeat in range(args.repeats):
             for contender in TITLES:
                 folder = Path(scratch) / f"{contender}-{repeat}"
                 folder.mkdir()
-                figures = Turn(args, corpus, folder, args.seed + 1000 * repeat).run(contender)
+                figures = Turn(args, saved, corpus.spec.window, folder, args.seed + 1000 * repeat).run(contender)
                 shutil.rmtree(folder)
                 runs[contender].append(figures)
                 print(
@@ -280,10 +286,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     write(NAME, figures, table(figures), args.out)
     print(
-        f"memory of this sweep, MiB: idle driver {figures['driver_rss_mib']:.0f}, largest trial actor "
-        f"{figures['actor_rss_mib']:.0f}; overhead beyond validation {figures['overhead_beyond_validation_ms']:.0f} ms; "
-        f"overhead, theirs over ours: documentation "
-        f"{figures['ratio_overhead_documentation']:.1f}, optuna {figures['ratio_overhead_optuna']:.1f}"
+        f"this sweep: overhead beyond validation {figures['overhead_beyond_validation_ms']:.0f} ms; idle driver "
+        f"{figures['driver_rss_mib']:.0f} MiB, largest trial actor {figures['actor_rss_mib']:.0f} MiB\n"
+        f"overhead, theirs over ours: documentation {figures['ratio_overhead_documentation']:.1f}, optuna "
+        f"{figures['ratio_overhead_optuna']:.1f}"
     )
     return 0
 

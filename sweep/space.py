@@ -7,7 +7,6 @@ import optuna
 from vae.config import FAMILY_NAMES, Config
 from vae.encoding import DataSpec
 
-
 BATCH_STEPS = (256, 512, 1024, 2048, 4096)
 
 

@@ -296,7 +296,7 @@ def test_results_that_cannot_be_written_are_told(chords, tmp_path, capsys):
     assert "results can't be written (Not a directory); pass another --results" in capsys.readouterr().err
 
 
-def test_data_that_changed_cannot_be_resumed(finished, chords, tmp_path, capsys):
+def test_data_that_changed_cannot_be_resumed(finished, chords, capsys):
     text = chords.read_text()
     try:
         chords.write_text(text.replace("48", "49"))

@@ -76,13 +76,13 @@ def trainable(data: str, seed: int, epoch_steps: int) -> Callable[[dict[str, Any
     return train
 
 
-def drawn(trial: optuna.Trial, suggest: Suggest, families: tuple[str, ...]) -> dict[str, Any]:
+def drawn(trial: optuna.Trial, suggest: Suggest, families: tuple[str, ...], window: int) -> dict[str, Any]:
     """The space, define-by-run; not a lambda, for `OptunaSearch` pickles it."""
-    return {"params": suggest(trial, families)}
+    return {"params": suggest(trial, families, window)}
 
 
 def _search(args: argparse.Namespace) -> Tally:
-    define_by_run = partial(drawn, suggest=args.suggest, families=tuple(args.family))
+    define_by_run = partial(drawn, suggest=args.suggest, families=tuple(args.family), window=args.window)
     callback = TallyCallback()
     tuner = tune.Tuner(
         trainable(str(args.data.resolve()), args.seed, args.epoch_steps),  # resolved: trials run in other folders

@@ -51,7 +51,8 @@ class Objective:
             self.tally.end(failed)
 
     def _train(self, trial: optuna.Trial) -> float:
-        config = Config.for_data(self._data.corpus.spec, self._suggest(trial, self._families))
+        params = self._suggest(trial, self._families, self._args.window)
+        config = Config.for_data(self._data.corpus.spec, params)
         trainer = Trainer(config, self._data, self._args.seed, self._args.epoch_steps)
         metrics: dict[str, Any] = {}
         for epoch in range(1, MAX_EPOCHS + 1):

@@ -17,20 +17,21 @@ SLOTS = 2
 SPACES = ("pinned", "real")
 _COSTLY = ("dense_width", "dense_depth", "rnn_width", "rnn_layers", "latent_dim", "batch_size", "dropout")
 
-Suggest = Callable[[optuna.Trial, tuple[str, ...]], dict[str, Any]]
+Suggest = Callable[[optuna.Trial, tuple[str, ...], int], dict[str, Any]]
 real_suggest: Suggest = space.suggest
 
 
-def pins(family: str) -> dict[str, Any]:
-    """The family's first point, as far as it decides what an epoch costs."""
-    point = space.first_points((family,))[0]
-    return {name: point[name] for name in _COSTLY if name in point}
+def pins(family: str, window: int) -> dict[str, Any]:
+    """The params of the family's first point, as far as they decide what an epoch costs."""
+    drawn: Any = optuna.trial.FixedTrial(space.first_points((family,))[0])
+    params = real_suggest(drawn, (family,), window)
+    return {name: params[name] for name in _COSTLY if name in params}
 
 
-def pinned_suggest(trial: optuna.Trial, families: tuple[str, ...] = FAMILY_NAMES) -> dict[str, Any]:
+def pinned_suggest(trial: optuna.Trial, families: tuple[str, ...], window: int) -> dict[str, Any]:
     """Draws from the whole space, so that the sampler has all its work, then replaces what an epoch's cost hangs on."""
-    params = real_suggest(trial, families)
-    return params | pins(params["family"])
+    params = real_suggest(trial, families, window)
+    return params | pins(params["family"], window)
 
 
 def parse(contender: str, description: str | None) -> argparse.Namespace:
@@ -41,6 +42,7 @@ def parse(contender: str, description: str | None) -> argparse.Namespace:
     parser.add_argument("--tally", type=Path, required=True, help="the figures, JSON")
     parser.add_argument("--space", choices=SPACES, required=True)
     parser.add_argument("--family", action="append", choices=FAMILY_NAMES, required=True)
+    parser.add_argument("--window", type=int, required=True, help="time steps that share a code")
     parser.add_argument("--trials", type=int, required=True)
     parser.add_argument("--epoch-steps", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)

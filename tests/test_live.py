@@ -1,0 +1,53 @@
+"""The live view."""
+
+import pytest
+
+from sweep.live import LiveView, duration
+from sweep.study import Report
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "0 s"), (42, "42 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min"), (None, "unknown")],
+)
+def test_durations_are_said_as_a_person_would(seconds, said):
+    assert duration(seconds) == said
+
+
+@pytest.fixture
+def study(make_study):
+    made = make_study(trials=10)
+    for number in range(4):
+        made.ask().state = "running"
+        metrics = {"epoch": 1, "val_elbo": -5.0 - number, "kl": 0.2, "code_gain": 1.0}
+        made.report(number, Report(1, [metrics], metrics, 1.0, "here"), rung=True)
+    made.finish(0, "stopped")
+    made.finish(1, "stopped")
+    return made
+
+
+def test_without_a_terminal_it_says_plain_lines_with_the_best_so_far(study, capsys):
+    with LiveView(study, (1, 3), 2, lambda: None):
+        pass
+    line = capsys.readouterr().out
+    assert "2/10 trials ended, 4 epochs" in line
+    assert "best trial 0" in line
+    assert "val_elbo -5.000 kl 0.200 at epoch 1" in line
+
+
+def test_the_time_left_is_the_shorter_of_budget_and_pace(study):
+    view = LiveView(study, (1, 3), 2, lambda: 100.0)
+    assert view.time_left() == 100.0  # no trial has ended since it began
+    for number in (2, 3):
+        study.finish(number, "stopped")
+    assert view.time_left() < 100.0  # six more, at the pace of these two
+    assert LiveView(study, (1, 3), 2, lambda: None).time_left() is None
+
+
+def test_an_infeasible_best_is_said_to_be_one(make_study, capsys):
+    made = make_study(trials=1)
+    made.ask()
+    metrics = {"epoch": 1, "val_elbo": -5.0, "kl": 0.0, "code_gain": 0.0}
+    made.report(0, Report(1, [metrics], metrics, 1.0, "here"), rung=True)
+    LiveView(made, (1,), 1, lambda: None).refresh(force=True)
+    assert "infeasible: its code says too little" in capsys.readouterr().out

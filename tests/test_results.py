@@ -1,0 +1,70 @@
+"""The folder of a sweep."""
+
+import pytest
+from tiny import make_trainer
+
+from sweep.results import BEST_KEYS, TEST_KEYS, TIMES, SweepFolder, summarise
+from vae import checkpoint
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = SweepFolder(tmp_path / "results", "test")
+    made.create()
+    return made
+
+
+def write_checkpoint(folder, session, number, index, epochs):
+    path = folder.trials / f"session-{session}" / f"{number:05d}" / f"checkpoint_{index:06d}"
+    path.mkdir(parents=True)
+    trainer = make_trainer()
+    for _ in range(epochs):
+        trainer.train_epoch()
+    trainer.save(path)
+    return path
+
+
+def test_latest_points_to_the_newest(folder):
+    SweepFolder(folder.results, "newer").create()
+    assert (folder.results / "latest").resolve() == (folder.results / "newer").resolve()
+
+
+def test_the_newest_checkpoint_is_that_with_the_most_epochs(folder):
+    write_checkpoint(folder, 0, 7, 1, epochs=2)
+    newest = write_checkpoint(folder, 1, 7, 0, epochs=3)
+    assert folder.newest_checkpoint(7) == newest
+    assert folder.newest_checkpoint(8) is None
+
+
+@pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.TRAINING, checkpoint.COUNTERS, checkpoint.METRICS])
+@pytest.mark.parametrize("cut", ["half", "absent"])
+def test_a_checkpoint_that_a_crash_left_in_pieces_is_passed_over(folder, name, cut):
+    whole = write_checkpoint(folder, 0, 7, 0, epochs=1)
+    broken = write_checkpoint(folder, 0, 7, 1, epochs=2) / name
+    content = broken.read_bytes()
+    broken.unlink()
+    if cut == "half":
+        broken.write_bytes(content[: len(content) // 2])
+    assert folder.newest_checkpoint(7) == whole
+
+
+def test_dropping_leaves_other_trials_and_the_folder_that_ray_keeps(folder):
+    old = write_checkpoint(folder, 0, 7, 1, epochs=1)
+    kept = write_checkpoint(folder, 1, 7, 0, epochs=1)
+    other = write_checkpoint(folder, 0, 8, 0, epochs=1)
+    folder.drop_checkpoints(7, but_in=kept.parent)
+    assert [old.exists(), kept.exists(), other.exists()] == [False, True, True]
+    folder.drop_checkpoints(7)
+    assert [kept.exists(), other.exists()] == [False, True]
+
+
+def test_every_key_of_a_summary_is_there_before_anything_is_known(make_study):
+    summary = summarise(make_study(trials=3), {}, None)
+    assert set(summary["best"]) == {*BEST_KEYS, *TEST_KEYS}
+    assert all(value is None for value in summary["best"].values())
+    assert set(TIMES) <= set(summary)
+    assert summary["trials"] == {
+        "requested": 3,
+        "pending": 3,
+        **dict.fromkeys(("running", "paused", "stopped", "completed", "failed"), 0),
+    }

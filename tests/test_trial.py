@@ -1,0 +1,95 @@
+"""The trainable, driven as Ray drives it, in this process."""
+
+import math
+
+import pytest
+from tiny import SMALL, make_corpus
+
+from sweep.study import Settings
+from sweep.trial import VaeTrial
+from vae.train import Trainer
+
+
+class BoundTrial(VaeTrial):
+    """What `tune.with_parameters` makes of it."""
+
+    kind = "binary"
+
+    def setup(self, config):
+        families = ("dense",)
+        corpus = make_corpus(self.kind)
+        settings = Settings("t", "made", "binary", 1, None, "", 8, families, 9, epoch_steps=300, seed=0, min_kl=0.1)
+        super().setup(config, corpus, settings)
+
+
+class RealTrial(BoundTrial):
+    """On real data, whose density a wild step takes to infinity."""
+
+    kind = "real"
+
+
+DIVERGING = {"learning_rate": 10.0, "grad_clip": 1e9}
+
+
+def config(checkpoint=None, **params):
+    return {"number": 0, "params": {**SMALL["dense"], **params}, "checkpoint": checkpoint}
+
+
+@pytest.fixture
+def trial():
+    return BoundTrial(config())
+
+
+def reports(trial, count):
+    return [trial.step()["report"] for _ in range(count)]
+
+
+def test_it_reports_at_every_rung(trial):
+    told = reports(trial, 3)
+    assert [report.epoch for report in told] == [1, 3, 9]
+    assert [[metrics["epoch"] for metrics in report.curve] for report in told] == [[1], [2, 3], [4, 5, 6, 7, 8, 9]]
+
+
+def test_it_reports_at_rungs_however_long_an_epoch_takes(trial, monkeypatch):
+    monkeypatch.setattr("sweep.trial.REPORT_SECONDS", 0.0)
+    assert [report.epoch for report in reports(trial, 9)] == list(range(1, 10))
+
+
+def test_a_diverging_trial_is_a_failure_that_no_metric_hides():
+    told = reports(RealTrial(config(**DIVERGING)), 3)
+    failed = next(report for report in told if report.failure is not None)
+    assert "diverged in epoch" in failed.failure
+    assert all(math.isfinite(metrics["val_elbo"]) for report in told for metrics in report.curve)
+
+
+def test_a_config_that_cannot_work_is_a_failure(trial):
+    trial.reset_config(config(window=99))
+    (told,) = reports(trial, 1)
+    assert told.failure is not None
+    assert "window must not be longer than the longest song" in told.failure
+
+
+def test_an_actor_is_as_good_as_new_for_the_next_trial():
+    trial = RealTrial(config())
+    (first,) = reports(trial, 1)
+    trial.reset_config(config(**DIVERGING))
+    assert any(report.failure for report in reports(trial, 3))
+    trial.reset_config(config())
+    (again,) = reports(trial, 1)
+    assert again.failure is None
+    assert [again.best[name] for name in ("val_elbo", "kl")] == [first.best[name] for name in ("val_elbo", "kl")]
+
+
+def test_a_trial_goes_on_from_its_checkpoint(trial, tmp_path):
+    reports(trial, 2)
+    trial.save_checkpoint(str(tmp_path))
+    (straight,) = reports(trial, 1)
+    restored = BoundTrial(config(checkpoint=str(tmp_path)))
+    assert restored._trainer.epoch == 3
+    (resumed,) = reports(restored, 1)
+    assert resumed.epoch == straight.epoch == 9
+    assert [m["val_elbo"] for m in resumed.curve] == [m["val_elbo"] for m in straight.curve]
+
+
+def test_the_trainer_is_the_one_of_the_command_line(trial):
+    assert type(trial._trainer) is Trainer
