@@ -120,7 +120,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         number, path = trial.config["number"], Path(checkpoint.path)
         self._saved_at[number] = time.monotonic()
         self._export_if_best(number, path)
-        self._folder.drop_checkpoints(number, but_in=path.parent)
+        self._folder.drop_checkpoints(number, keep=path)
 
     def _export_if_best(self, number: int, path: Path) -> None:
         metrics = checkpoint.read_json(path / checkpoint.METRICS)

@@ -49,8 +49,8 @@ class Board:
         """Adds the epochs of a report to a trial's curves."""
         writer = self._trials[record.number]
         for metrics in report.curve:
-            for name, tag in _TAGS.items():
-                writer.add_scalar(tag, metrics[name], int(metrics["epoch"]))
+            for name in metrics.keys() & _TAGS.keys():
+                writer.add_scalar(_TAGS[name], metrics[name], int(metrics["epoch"]))
 
     def end(self, record: TrialRecord) -> None:
         """A trial ended, in whatever way; its files are closed."""

@@ -71,10 +71,10 @@ class SweepFolder:
         found = [(epoch, path) for path in self._checkpoints(number) if (epoch := _epoch(path)) is not None]
         return max(found)[1] if found else None
 
-    def drop_checkpoints(self, number: int, but_in: Path | None = None) -> None:
-        """Removes a trial's checkpoints; those in one folder are left, for Ray to keep the newest."""
+    def drop_checkpoints(self, number: int, keep: Path | None = None) -> None:
+        """Removes a trial's checkpoints, but for one. Ray's own `num_to_keep` would write a snapshot of all trials."""
         for path in self._checkpoints(number):
-            if path.parent != but_in:
+            if keep is None or path.resolve() != keep.resolve():
                 shutil.rmtree(path, ignore_errors=True)
 
     def read_summary(self) -> dict[str, Any]:

@@ -289,7 +289,6 @@ def _search(
         stop=stop,
         verbose=0,
         callbacks=[callback],
-        checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         max_failures=2,
         raise_on_failed_trial=False,
     )

@@ -29,7 +29,7 @@ class Report:
     """What a trial tells the driver: epochs since the last report, and where it stands."""
 
     epoch: int
-    curve: list[dict[str, float]]  # metrics of each epoch
+    curve: list[dict[str, float]]  # metrics of each epoch, of some on validation too
     best: dict[str, float]  # metrics of the trial's best epoch so far
     train_seconds: float  # of the trial, in all
     node: str
@@ -154,7 +154,8 @@ class Study:
         record = self.records[number]
         record.epoch, record.node, record.best = report.epoch, report.node, report.best
         record.train_seconds = report.train_seconds
-        record.last = report.curve[-1] if report.curve else record.last
+        scored = [metrics for metrics in report.curve if "val_elbo" in metrics]
+        record.last = scored[-1] if scored else record.last
         if rung:
             value = rank_value(record.last, self.settings.min_kl)
             record.values[report.epoch] = value

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from sweep.scheduler import rungs
+from sweep.scheduler import rungs, validates
 from sweep.study import Report, Settings
 from vae.config import Config
 from vae.corpus import Corpus
@@ -68,7 +68,7 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
     def _train(self, trainer: Trainer, curve: list[dict[str, float]]) -> None:
         started = time.perf_counter()
         while True:
-            curve.append(trainer.train_epoch())
+            curve.append(trainer.train_epoch(validate=validates(trainer.epoch + 1, self._rungs)))
             if trainer.epoch in self._rungs or time.perf_counter() - started > REPORT_SECONDS:
                 return
 

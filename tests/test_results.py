@@ -48,11 +48,11 @@ def test_a_checkpoint_that_a_crash_left_in_pieces_is_passed_over(folder, name, c
     assert folder.newest_checkpoint(7) == whole
 
 
-def test_dropping_leaves_other_trials_and_the_folder_that_ray_keeps(folder):
+def test_dropping_leaves_other_trials_and_the_one_to_keep(folder):
     old = write_checkpoint(folder, 0, 7, 1, epochs=1)
     kept = write_checkpoint(folder, 1, 7, 0, epochs=1)
     other = write_checkpoint(folder, 0, 8, 0, epochs=1)
-    folder.drop_checkpoints(7, but_in=kept.parent)
+    folder.drop_checkpoints(7, keep=kept)
     assert [old.exists(), kept.exists(), other.exists()] == [False, True, True]
     folder.drop_checkpoints(7)
     assert [kept.exists(), other.exists()] == [False, True]

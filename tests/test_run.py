@@ -159,7 +159,9 @@ def test_tensorboard_shows_every_trial_from_its_start(finished):
     for number, row in rows.items():
         events = EventAccumulator(str(finished[0] / "chords" / "tensorboard" / f"{number:05d}")).Reload()
         elbo = events.Scalars("validation/elbo")
-        assert [event.step for event in elbo] == list(range(1, int(row["epochs"]) + 1))
+        assert [event.step for event in elbo] == [e for e in (1, 2, 3, 6, 9) if e <= int(row["epochs"])]
+        trained = [event.step for event in events.Scalars("train/elbo")]
+        assert trained == list(range(1, int(row["epochs"]) + 1))
         assert elbo[-1].value == pytest.approx(float(row["val_elbo"]), rel=1e-5)
         assert {"train/log_likelihood", "validation/kl", "schedule/beta", "schedule/learning_rate"} <= set(
             events.Tags()["scalars"]

@@ -38,7 +38,7 @@ class Split:
 class Corpus:
     """Encoded music, split: what trainers and sweeps take."""
 
-    name: str
+    name: str  # `bach`, or the place it was read from
     spec: DataSpec
     splits: dict[str, Split]  # by `SPLITS`
     report: tuple[str, ...]  # what reading found, a line each: files, songs, notes, steps, skipped and why
@@ -67,6 +67,8 @@ def load_corpus(
         if value is not None and value < 1:
             raise UserError(f"{name} must be 1 or more, found {value}. Leave it out for the default.")
     corpus = _load(data, encoding, steps_per_beat)
+    if data != "bach":
+        corpus = replace(corpus, name=str(Path(data).expanduser().resolve()))  # so that a checkpoint finds its data
     if steps_per_bar is not None:
         corpus = _corpus(corpus.name, replace(corpus.spec, steps_per_bar=steps_per_bar), corpus.splits, corpus.report)
     return corpus
@@ -135,8 +137,7 @@ def _folder(path: Path, encoding: str, steps_per_beat: int) -> Corpus:
     def read() -> Corpus:
         return _of_files(str(path), f"{path.name}: {len(paths)} files", paths, encoding, steps_per_beat)
 
-    corpus = _cached([content_digest(paths), encoding, steps_per_beat], read)
-    return replace(corpus, name=path.name)  # what was cached may have had another
+    return _cached([content_digest(paths), encoding, steps_per_beat], read)
 
 
 def _of_files(place: str, found: str, paths: list[Path], encoding: str, steps_per_beat: int) -> Corpus:

@@ -136,8 +136,11 @@ class Trainer:
             if cuda:
                 self._rng["cuda"] = torch.cuda.get_rng_state(self.data.device)
 
-    def train_epoch(self) -> dict[str, float]:
+    def train_epoch(self, validate: bool = True) -> dict[str, float]:
         """Trains one epoch and evaluates on validation.
+
+        Args:
+            validate: whether to evaluate; only an epoch that is can be the best.
 
         Returns:
             `epoch`; of training `train_log_likelihood`, `train_kl`, `train_elbo` (nats per time step), `beta`,
@@ -162,8 +165,10 @@ class Trainer:
             "learning_rate": learning_rate(self.config, self.optimizer_step),
             "examples_per_second": windows / seconds,
             "train_seconds": seconds,
-        } | self._validate()
-        self._keep_best(metrics)
+        }
+        if validate:
+            metrics |= self._validate()
+            self._keep_best(metrics)
         return metrics
 
     def _optimize(self) -> tuple[float, float, int, int]:
