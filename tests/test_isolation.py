@@ -12,8 +12,7 @@ from vae.corpus import save_corpus
 PROGRAM = """
 import sys
 
-BLOCKED = {"symusic", "music21", "pretty_midi", "mido", "matplotlib", "ray", "optuna", "tensorboard", "rich", "scipy",
-    "pandas", "pyarrow", "hypothesis"}
+BLOCKED = {"symusic", "music21", "pretty_midi", "mido", "matplotlib", "ray", "optuna", "tensorboard", "rich", "scipy"}
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):

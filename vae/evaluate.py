@@ -165,7 +165,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _own_data(record: dict[str, Any]) -> str:
-    """What a checkpoint was trained on, by its name; a file's or a folder's says nothing of its place."""
+    """What a checkpoint was trained on, if it is still where it was."""
     name = str(record["data"])
     if name != "bach" and not Path(name).exists():
         raise UserError(
