@@ -20,7 +20,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 # Two minutes of search, on epochs short enough that two cores try a few dozen trials.
 sweep: install
-	$(BIN)/python -m sweep.run --trials 60 --time-budget 130s --max-epochs 9 --epoch-steps 30000
+	$(BIN)/python -m sweep.run --trials 60 --time-budget 110s --max-epochs 9 --epoch-steps 30000
 	$(BIN)/python -m vae.sample --best
 
 test: $(VENV)/.installed-test

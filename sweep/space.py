@@ -7,7 +7,7 @@ import optuna
 from vae.config import FAMILY_NAMES, Config
 from vae.encoding import DataSpec
 
-BATCH_STEPS = (256, 512, 1024, 2048, 4096)
+BATCH_STEPS = (256, 512, 1024, 2048)
 
 
 def fitting_families(spec: DataSpec) -> tuple[str, ...]:
@@ -49,10 +49,10 @@ _SIZES = {"dense": _dense, "recurrent": _recurrent}
 
 def _optimization(trial: optuna.trial.Trial) -> dict[str, Any]:
     params = {
-        "learning_rate": trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 5e-4, 1e-2, log=True),
         "weight_decay": trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True),
         "dropout": trial.suggest_float("dropout", 0.0, 0.4),
-        "lr_warmup": trial.suggest_int("lr_warmup", 1, 300, log=True),
+        "lr_warmup": trial.suggest_int("lr_warmup", 1, 100, log=True),
     }
     if trial.suggest_categorical("lr_schedule", ("constant", "cosine")) == "cosine":
         params["lr_decay"] = trial.suggest_int("lr_decay", 1000, 50_000, log=True)

@@ -1,4 +1,4 @@
-"""vae.checkpoint: what a folder holds, that it is whole or refused, and that nothing else is ever replaced by half of one."""
+"""vae.checkpoint: what a folder holds, that it is whole or refused, that a crash leaves the old one."""
 
 import json
 
@@ -106,9 +106,14 @@ def test_an_interrupted_replacement_leaves_the_old_folder(tmp_path):
     target = tmp_path / "run"
     target.mkdir()
     (target / "a").write_text("old")
-    with pytest.raises(KeyboardInterrupt, match="now"), replacing(target) as scratch:
-        (scratch / "a").write_text("half")
-        raise KeyboardInterrupt("now")
+
+    def interrupted():
+        with replacing(target) as scratch:
+            (scratch / "a").write_text("half")
+            raise KeyboardInterrupt("now")
+
+    with pytest.raises(KeyboardInterrupt, match="now"):
+        interrupted()
     assert contents(target) == {"a": b"old"}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

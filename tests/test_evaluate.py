@@ -16,7 +16,7 @@ from vae.corpus import Split, save_corpus
 from vae.evaluate import evaluate, importance_weighted_bound, is_feasible, main, marginal_elbo, rank_value
 from vae.models.base import Posterior, Vae
 from vae.models.dense import Dense
-from vae.models.likelihood import Moments, moments_of
+from vae.models.likelihood import SCALE_FLOOR, Moments, moments_of
 from vae.windows import Songs
 
 ROWS = 1000
@@ -38,7 +38,7 @@ class LinearGaussian(Vae):
         self.weight = torch.tensor(basis * [1.5, 0.7], dtype=torch.float32)
         self.shift, self.stretch = shift, stretch
         with torch.no_grad():
-            self.likelihood.log_scale.copy_(torch.log(self.scale - self.likelihood.floor))
+            self.likelihood.log_scale.fill_(math.log(self.scale - SCALE_FLOOR))
 
     def encode(self, batch):
         precision = 1.0 + self.weight.square().sum(0) / self.scale**2
@@ -142,7 +142,7 @@ def test_the_metric_is_that_of_torch_distributions(kind):
     batch, z, _ = model.seen[0]
     with torch.no_grad():
         parameters, posterior = model._outputs(z).double(), model.encode(batch)
-        scale = torch.ones(()) if kind == "binary" else model.likelihood.floor + model.likelihood.log_scale.exp()
+        scale = torch.ones(()) if kind == "binary" else model.likelihood.scale()
     if kind == "binary":
         x = Independent(Bernoulli(logits=parameters), 1)
     else:

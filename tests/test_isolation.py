@@ -1,4 +1,4 @@
-"""vae trains, evaluates and draws from a cached `.npz` with torch, numpy and safetensors alone, as on a bare GPU machine."""
+"""vae trains, evaluates and draws from a cached `.npz` with torch, numpy and safetensors alone: a bare GPU machine."""
 
 import subprocess
 import sys

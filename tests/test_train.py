@@ -3,10 +3,12 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from tiny import CPU, make_corpus, make_trainer
+from tiny import CPU, SMALL, make_corpus, make_trainer
 
 from vae import checkpoint
 from vae.config import Config
@@ -110,12 +112,27 @@ def test_metrics_are_complete_and_consistent():
 @pytest.mark.parametrize("family", ["dense", "recurrent"])
 @pytest.mark.parametrize("kind", ["binary", "real", "unit"])
 def test_a_few_epochs_beat_independent_features(kind, family):
-    trainer = make_trainer(kind, family, epoch_steps=3000, learning_rate=1e-2, rnn_layers=1, batch_size=32)
+    sizes = {"dense_width": 64, "rnn_layers": 1, "batch_size": 32}
+    trainer = make_trainer(kind, family, epoch_steps=3000, learning_rate=1e-2, **sizes)
     metrics = [trainer.train_epoch() for _ in range(4)]
     marginal = marginal_elbo(trainer.data.moments, trainer.data.corpus.splits["valid"], trainer.data.corpus.spec)
     assert metrics[-1]["val_elbo"] > marginal + 0.3
     assert metrics[-1]["train_elbo"] > metrics[0]["train_elbo"] + 0.1
     assert trainer.best.metrics["val_elbo"] >= metrics[0]["val_elbo"]
+
+
+@pytest.mark.parametrize("family", ["dense", "recurrent"])
+@pytest.mark.parametrize("unit", [1024.0, 1 / 1024])  # powers of 2 lose nothing
+def test_the_unit_of_real_data_does_not_matter(family, unit):
+    corpus, elbo = make_corpus("real"), []
+    for factor in (1.0, unit):
+        splits = {name: replace(part, values=part.values * np.float32(factor)) for name, part in corpus.splits.items()}
+        config = Config.for_data(corpus.spec, SMALL[family] | {"learning_rate": 1e-2, "batch_size": 32})
+        trainer = Trainer(config, TrainingData.load(replace(corpus, splits=splits), CPU), epoch_steps=1000)
+        trainer.train_epoch()
+        # The density of 5 numbers in smaller units is lower.
+        elbo.append(trainer.train_epoch()["val_elbo"] + 5 * math.log(factor))
+    assert elbo[1] == pytest.approx(elbo[0], abs=1e-2)
 
 
 def test_a_gradient_is_clipped_to_its_norm():
@@ -140,7 +157,7 @@ def test_weight_decay_shrinks_matrices_alone():
 
 def test_free_bits_keep_the_code_alive():
     kl = [
-        make_trainer(epoch_steps=3000, learning_rate=1e-2, beta=20.0, free_bits=bits).train_epoch()["kl"]
+        make_trainer(epoch_steps=6000, learning_rate=1e-2, beta=20.0, free_bits=bits).train_epoch()["kl"]
         for bits in (0, 1)
     ]
     assert kl[0] < 0.1
@@ -268,13 +285,16 @@ def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("epoch_steps", [50, 3000])  # seen on validation; in training
 def test_a_run_that_diverges_never_reports(epoch_steps):
-    trainer = make_trainer("real", epoch_steps=epoch_steps, learning_rate=10.0, grad_clip=1e9)
+    trainer = make_trainer("real", epoch_steps=epoch_steps, learning_rate=10.0, grad_clip=1e9, dense_depth=16)
+
+    def train():
+        for _ in range(100):
+            assert all(math.isfinite(value) for value in trainer.train_epoch().values())
+
     with pytest.raises(
         DivergedError, match=r"^diverged in epoch \d+: the (loss|ELBO on validation) is -?(nan|inf)"
     ) as raised:
-        for _ in range(100):
-            metrics = trainer.train_epoch()
-            assert all(math.isfinite(value) for value in metrics.values())
+        train()
     assert "\n" not in str(raised.value)
     assert trainer.best is None or math.isfinite(trainer.best.metrics["val_elbo"])
 
@@ -385,7 +405,8 @@ def test_command_tells_mistakes_in_one_line(data, more, message, capsys):
 
 def test_command_tells_a_divergence_and_leaves_no_broken_checkpoint(data, capsys):
     save_corpus(make_corpus("real"), data)
-    assert main(arguments(data, "--set", "learning_rate=10", "--set", "grad_clip=1e9", "--epoch-steps", "3000")) == 2
+    deep = ["--set", "dense_depth=16", "--set", "dense_width=32", "--set", "latent_dim=4"]
+    assert main(arguments(data, *deep, "--set", "learning_rate=10", "--set", "grad_clip=1e9")) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: diverged in epoch ")
     assert error.endswith("; lower learning_rate or grad_clip.\n")

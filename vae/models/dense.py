@@ -9,6 +9,8 @@ from vae.models.base import Posterior, Vae
 from vae.models.likelihood import Moments
 from vae.windows import Batch
 
+_INITIAL_SHARE = 0.1
+
 
 def _widths(config: Config) -> list[int]:
     """Outer layers have `dense_width` units, inner ones twice as many: 256-512-256 by default."""
@@ -36,10 +38,14 @@ class Dense(Vae):
         self.output = nn.Linear(widths[-1], size)
         with torch.no_grad():
             self.output.bias.copy_(self.likelihood.initial_bias.repeat(config.window))
+            if spec.is_binary:
+                # Thousands of keys: near the prior and the marginal, or an epoch goes by on unlearning random ones.
+                self.posterior.weight.mul_(_INITIAL_SHARE)
+                self.output.weight.mul_(_INITIAL_SHARE)
 
     def encode(self, batch: Batch) -> Posterior:
         """See `Vae.encode`."""
-        return self._posterior(self.posterior(self.encoder(batch.x.flatten(1))))
+        return self._posterior(self.posterior(self.encoder(self.likelihood.standardise(batch.x).flatten(1))))
 
     def _outputs(self, z: Tensor) -> Tensor:
         """[B, Z] to the likelihood's parameters [B, T, D]."""

@@ -56,6 +56,10 @@ class Bernoulli(nn.Module):
         super().__init__()
         self.initial_bias = torch.zeros(features) if moments is None else _logit(moments.mean)  # [D]
 
+    def standardise(self, x: Tensor) -> Tensor:
+        """What a network reads of x: 0 and 1 as they are."""
+        return x
+
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
         """Log p(x), summed over features: [..., D] and [..., D] to [...], in nats."""
         # log p = x l - softplus(l); written out, it costs half of binary_cross_entropy_with_logits on a CPU.
@@ -69,27 +73,39 @@ class Bernoulli(nn.Module):
 
 
 class Gaussian(nn.Module):
-    """Independent normal features: a mean for each, and one learned scale a feature with a floor."""
+    """Independent normal features: a mean for each, and one learned scale a feature with a floor.
 
-    floor: Tensor
+    Networks read and write features in train's standard deviations, so the unit of the data does not matter.
+    """
+
+    center: Tensor  # [D], train's mean
+    spread: Tensor  # [D], train's standard deviation
 
     def __init__(self, features: int, moments: Moments | None, unit_interval: bool) -> None:
         super().__init__()
         moments = moments or Moments(np.zeros(features), np.ones(features))
-        std = torch.from_numpy(moments.std).float()
         self._unit_interval = unit_interval
-        self.initial_bias = _logit(moments.mean) if unit_interval else torch.from_numpy(moments.mean).float()
-        self.register_buffer("floor", SCALE_FLOOR * std)
-        self.log_scale = nn.Parameter(torch.log((1.0 - SCALE_FLOOR) * std))
+        self.initial_bias = _logit(moments.mean) if unit_interval else torch.zeros(features)
+        self.register_buffer("center", torch.from_numpy(moments.mean).float())
+        self.register_buffer("spread", torch.from_numpy(moments.std).float())
+        self.log_scale = nn.Parameter(torch.full((features,), math.log(1.0 - SCALE_FLOOR)))
+
+    def standardise(self, x: Tensor) -> Tensor:
+        """What a network reads of x: distances from train's mean, in its standard deviations."""
+        return (x - self.center) / self.spread
+
+    def scale(self) -> Tensor:
+        """The standard deviation of each feature around its mean, [D]."""
+        return self.spread * (SCALE_FLOOR + self.log_scale.exp())
 
     def mean(self, parameters: Tensor) -> Tensor:
         """The mean of each feature; inside (0, 1) where the data lie in [0, 1]."""
         parameters = parameters.float()
-        return torch.sigmoid(parameters) if self._unit_interval else parameters
+        return torch.sigmoid(parameters) if self._unit_interval else self.center + self.spread * parameters
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         """Log density of x, summed over features: [..., D] and [..., D] to [...], in nats."""
-        scale = self.floor + self.log_scale.exp()
+        scale = self.scale()
         z = (x - self.mean(parameters)) / scale
         return (-0.5 * z.square() - scale.log() - _HALF_LOG_TWO_PI).sum(-1)
 

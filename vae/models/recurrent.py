@@ -34,11 +34,16 @@ class Recurrent(Vae):
 
     def encode(self, batch: Batch) -> Posterior:
         """See `Vae.encode`."""
-        states, _ = self.encoder(batch.x)  # [B, T, 2 H]
+        states, _ = self.encoder(self.likelihood.standardise(batch.x))  # [B, T, 2 H]
         forward, backward = states.chunk(2, dim=-1)
         last = batch.mask.sum(1) - 1
         summary = torch.cat([forward[torch.arange(len(last), device=last.device), last], backward[:, 0]], dim=-1)
         return self._posterior(self.posterior(self.dropout(summary)))
+
+    def _read(self, x: Tensor) -> Tensor:
+        """What the decoder takes from earlier steps, [B, T, D] to [B, T, H]."""
+        read: Tensor = self.read_step(self.likelihood.standardise(x))
+        return read
 
     def _start(self, z: Tensor) -> Tensor:
         """The decoder's first state, [layers, B, H]."""
@@ -48,7 +53,8 @@ class Recurrent(Vae):
     def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
         """See `Vae.log_likelihood`."""
         before = torch.cat([batch.previous[:, None], batch.x[:, :-1]], dim=1)
-        states, _ = self.decoder(self.read_step(before) + self.read_code(z)[:, None], self._start(z))
+        inputs = self._read(before) + self.read_code(z)[:, None]
+        states, _ = self.decoder(inputs, self._start(z))
         outputs = self.output(self.dropout(states))
         return (self.likelihood.log_prob(outputs, batch.x) * batch.mask).sum(1)
 
@@ -58,7 +64,7 @@ class Recurrent(Vae):
         x = z.new_zeros(len(z), 1, self.spec.features)
         steps = []
         for _ in range(self.config.window):
-            output, state = self.decoder(self.read_step(x) + code, state)
+            output, state = self.decoder(self._read(x) + code, state)
             x = self.likelihood.sample(self.output(output), temperature, generator)
             steps.append(x)
         return torch.cat(steps, dim=1)
