@@ -264,6 +264,18 @@ def test_a_time_budget_ends_the_search(chords, tmp_path):
     assert summary["best"]["test_elbo"] is not None
 
 
+def test_without_a_code_that_says_enough_the_best_ranked_wins_with_a_warning(chords, tmp_path):
+    code, output = run(
+        *("--data", chords, "--results", tmp_path, "--trials", 3, "--max-epochs", 1),
+        *("--epoch-steps", 2000, "--min-kl", 90, "--family", "dense"),
+    )
+    assert code == 0, output
+    assert output.count("warning: no trial has a code that says enough") == 1
+    best = json.loads((tmp_path / "latest" / "summary.json").read_text())["best"]
+    assert best["feasible"] is False
+    assert best["test_elbo"] is not None
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

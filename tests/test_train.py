@@ -15,7 +15,8 @@ from vae.config import Config
 from vae.corpus import save_corpus
 from vae.errors import UserError
 from vae.evaluate import marginal_elbo
-from vae.train import DivergedError, Trainer, TrainingData, beta, learning_rate, main
+from vae.schedules import beta, learning_rate
+from vae.train import DivergedError, Trainer, TrainingData, main
 
 # All that a restore must bring back: dropout, both schedules in their midst, batches that reach over passes.
 EVENTFUL = {"dropout": 0.3, "beta_warmup": 40, "lr_warmup": 5, "lr_decay": 50, "weight_decay": 0.1, "free_bits": 0.1}

@@ -1,0 +1,64 @@
+"""Optuna's proposals as Ray Tune asks for them."""
+
+from pathlib import Path
+
+import pytest
+from ray.tune.search import Searcher
+
+from sweep.searcher import StudySearcher
+from sweep.study import Report
+
+
+@pytest.fixture
+def stopping():
+    return []
+
+
+@pytest.fixture
+def searcher_of(make_study, stopping):
+    def make(trials=3):
+        study = make_study(trials)
+        return study, StudySearcher(study, lambda: bool(stopping), lambda number: Path(f"checkpoint-{number}"))
+
+    return make
+
+
+def test_it_hands_out_numbers_and_params_until_there_are_no_more(searcher_of):
+    study, searcher = searcher_of(trials=2)
+    configs = [searcher.suggest(name) for name in "ab"]
+    assert [config["number"] for config in configs] == [0, 1]
+    assert [config["params"] for config in configs] == [study.records[0].params, study.records[1].params]
+    assert all(config["checkpoint"] is None for config in configs)
+    assert searcher.suggest("c") == Searcher.FINISHED
+
+
+def test_nothing_is_proposed_once_the_sweep_is_asked_to_stop(searcher_of, stopping):
+    study, searcher = searcher_of()
+    stopping.append(True)
+    assert searcher.suggest("a") == Searcher.FINISHED
+    assert study.records == {}
+
+
+def test_a_trial_cut_off_earlier_goes_on_from_its_newest_checkpoint(searcher_of):
+    searcher_of()[1].suggest("a")
+    config = searcher_of()[1].suggest("b")
+    assert (config["number"], config["checkpoint"]) == (0, "checkpoint-0")
+
+
+def test_a_crash_is_a_failure_and_no_crash_is_none(searcher_of):
+    study, searcher = searcher_of()
+    for name in "ab":
+        searcher.suggest(name)
+    searcher.on_trial_complete("a", error=True)
+    searcher.on_trial_complete("b")
+    assert (study.records[0].state, study.records[1].state) == ("failed", "pending")
+    assert "crashed" in study.records[0].failure
+
+
+def test_a_trial_that_the_scheduler_ended_is_not_ended_again(searcher_of):
+    study, searcher = searcher_of()
+    searcher.suggest("a")
+    study.report(0, Report(0, [], {}, 0.0, "here", "diverged"), rung=False)
+    study.finish(0, "failed", "diverged")
+    searcher.on_trial_complete("a", error=True)
+    assert study.records[0].failure == "diverged"
