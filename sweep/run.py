@@ -28,7 +28,7 @@ from sweep.searcher import StudySearcher
 from sweep.space import fitting_families
 from sweep.study import Settings, Study, read_settings
 from sweep.trial import VaeTrial
-from vae.arguments import add_data_arguments, require_positive
+from vae.arguments import add_data_arguments, require_positive, require_seed
 from vae.config import FAMILY_NAMES
 from vae.corpus import Corpus, load_corpus
 from vae.errors import UserError, exit_code
@@ -215,8 +215,7 @@ def _check(args: argparse.Namespace) -> None:
     require_positive(args, *positive, "trials_per_gpu", "max_concurrent")
     if not args.min_kl >= 0:
         raise UserError(f"--min-kl must be at least 0, but got {args.min_kl}.")
-    if not 0 <= args.seed < 2**32:
-        raise UserError(f"--seed must lie in 0..{2**32 - 1}, but got {args.seed}.")
+    require_seed(args)
     if "://" in str(args.results) or re.match(r"(s3|gs):", str(args.results)):
         raise UserError(f"--results {args.results}: only folders work so far; pass one that every node can reach.")
     if args.name is not None and not re.fullmatch(r"[\w.-]+", args.name):

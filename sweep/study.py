@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from sweep import space
 from vae.errors import UserError
-from vae.evaluate import is_feasible, rank_value
+from vae.evaluate import rank_key, rank_value
 
 STATES = ("pending", "running", "paused", "stopped", "completed", "failed")
 _ENDS = {"stopped": TrialState.PRUNED, "completed": TrialState.COMPLETE, "failed": TrialState.FAIL}
@@ -181,7 +181,7 @@ class Study:
 
     def rank_key(self, metrics: Mapping[str, float]) -> tuple[bool, float]:
         """What the winner has most of: feasible first, then rank value."""
-        return is_feasible(metrics, self.settings.min_kl), rank_value(metrics, self.settings.min_kl)
+        return rank_key(metrics, self.settings.min_kl)
 
     def top(self, count: int) -> list[TrialRecord]:
         """The best trials by their best epoch, failed ones left out."""

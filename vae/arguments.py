@@ -44,6 +44,16 @@ def require_positive(args: argparse.Namespace, *names: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, but got {value}.")
 
 
+def require_seed(args: argparse.Namespace) -> None:
+    """Refuses a seed that a generator of random numbers would.
+
+    Raises:
+        UserError: it is negative or too large.
+    """
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed must lie in 0..{2**32 - 1}, but got {args.seed}.")
+
+
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the choice of a checkpoint to a command."""
     choice = parser.add_mutually_exclusive_group()

@@ -107,8 +107,8 @@ def export(source: Path, directory: Path, provenance: dict[str, Any]) -> None:
     metrics = read_json(source / METRICS)
     metrics["provenance"] |= provenance
     with replacing(directory) as scratch:
-        shutil.copy2(source / MODEL, scratch / MODEL)
-        shutil.copy2(source / CONFIG, scratch / CONFIG)
+        for name in FINAL_FILES:
+            shutil.copy2(source / name, scratch / name)
         write_json(scratch / METRICS, metrics)
 
 

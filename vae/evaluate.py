@@ -49,6 +49,11 @@ def is_feasible(metrics: Mapping[str, float], min_kl: float) -> bool:
     return metrics["kl"] >= min_kl and metrics["code_gain"] >= min_kl / 2
 
 
+def rank_key(metrics: Mapping[str, float], min_kl: float) -> tuple[bool, float]:
+    """What the best epoch, and the winner of a sweep, has most of: feasible first, then rank value."""
+    return is_feasible(metrics, min_kl), rank_value(metrics, min_kl)
+
+
 def _generators(seed: int, units: tuple[tuple[int, int], ...]) -> list[np.random.Generator]:
     """A generator for each (song, unit), apart from all others."""
     return [np.random.Generator(np.random.Philox(key=[seed, song], counter=[0, 0, 0, unit])) for song, unit in units]

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from vae import checkpoint
-from vae.arguments import add_data_arguments, read_data, require_positive
+from vae.arguments import add_data_arguments, read_data, require_positive, require_seed
 from vae.config import FAMILY_NAMES, Config
 from vae.corpus import SPLITS, Corpus
 from vae.errors import UserError, exit_code
-from vae.evaluate import VALIDATION_SEED, evaluate, is_feasible, rank_value
+from vae.evaluate import VALIDATION_SEED, evaluate, rank_key
 from vae.loss import kl_to_standard_normal, objective
 from vae.models.likelihood import Moments, moments_of
 from vae.models.registry import build_model
@@ -209,7 +209,7 @@ class Trainer:
         return {renamed.get(name, name): value for name, value in values.items()}
 
     def _keep_best(self, metrics: dict[str, float]) -> None:
-        key = (is_feasible(metrics, self.min_kl), rank_value(metrics, self.min_kl))
+        key = rank_key(metrics, self.min_kl)
         if self.best is None or key > self.best.key:
             weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
             self.best = Best(key, metrics, weights)
@@ -341,8 +341,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> None:
     require_positive(args, "max_epochs", "epoch_steps", "steps_per_beat", "steps_per_bar")
-    if not 0 <= args.seed < 2**32:
-        raise UserError(f"--seed must lie in 0..{2**32 - 1}, but got {args.seed}.")
+    require_seed(args)
     _require_replaceable(args.out)
     corpus = read_data(args)
     config = Config.parse(corpus.spec, args.family, args.settings)
