@@ -9,9 +9,9 @@ from sweep.callback import SweepCallback
 from sweep.report import Board
 from sweep.results import SweepFolder
 from vae import checkpoint, sample, statistics
+from vae.bounds import TEST_SEED, evaluate, importance_weighted_bound
 from vae.corpus import Corpus
 from vae.errors import UserError
-from vae.evaluate import TEST_SEED, evaluate, importance_weighted_bound
 from vae.models.base import Vae
 from vae.sheet import as_image
 from vae.windows import Songs

@@ -131,7 +131,7 @@ def summarise(study: Study, further: dict[str, Any], best: dict[str, Any] | None
     known = {
         "name": study.settings.name,
         "data": study.settings.data,
-        "encoding": study.settings.encoding,
+        "encoding": study.settings.spec.encoding,
         "seed": study.settings.seed,
         "versions": versions(),
         "trials": {"requested": study.requested, **study.counts()},

@@ -29,10 +29,10 @@ from sweep.space import fitting_families
 from sweep.study import Settings, Study, read_settings
 from sweep.trial import VaeTrial
 from vae.arguments import add_data_arguments, require_positive, require_seed
+from vae.bounds import marginal_elbo
 from vae.config import FAMILY_NAMES
 from vae.corpus import Corpus, load_corpus
 from vae.errors import UserError, exit_code
-from vae.evaluate import marginal_elbo
 from vae.models.likelihood import moments_of
 from vae.train import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
 
@@ -230,11 +230,8 @@ def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
     return Settings(
         name=args.name or f"{stem}-{datetime.now().astimezone():%Y%m%d-%H%M%S}",
         data=args.data if args.data == "bach" else str(Path(args.data).resolve()),
-        encoding=corpus.spec.encoding,
-        steps_per_beat=corpus.spec.steps_per_beat,
-        steps_per_bar=corpus.spec.steps_per_bar,
+        spec=corpus.spec,
         fingerprint=corpus.fingerprint,
-        window=corpus.spec.window,
         families=tuple(dict.fromkeys(args.family or fitting_families(corpus.spec))),
         max_epochs=args.max_epochs,
         epoch_steps=args.epoch_steps,
@@ -255,10 +252,9 @@ def _prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
             )
         return settings, corpus
     settings = read_settings(args.results / args.resume / "study.log", args.resume)
-    notes = settings.encoding in ("roll", "roll_onset")
-    corpus = load_corpus(
-        settings.data, settings.encoding if notes else None, settings.steps_per_beat, settings.steps_per_bar
-    )
+    spec = settings.spec
+    encoding = spec.encoding if spec.is_music else None
+    corpus = load_corpus(settings.data, encoding, spec.steps_per_beat, spec.steps_per_bar)
     if corpus.fingerprint != settings.fingerprint:
         raise UserError(f"{settings.data}: has changed since the sweep {settings.name} began; start a new one.")
     return settings, corpus

@@ -1,33 +1,59 @@
 """THE search space, define-by-run: which hyperparameters a trial draws, and which depend on which."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 
-from vae.config import FAMILY_NAMES, Config
+from vae.config import FAMILY_NAMES, MOST_STEPS, Config
 from vae.encoding import DataSpec
 
-BATCH_STEPS = (256, 512, 1024, 2048)
+BATCH_STEPS = (512, 1024, 2048)
+_RATES = (1.0, 2.5)
+"""What the KL is held at in training, in floors: on validation it comes out lower, most so for codes of whole songs."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a space depends on."""
+
+    families: tuple[str, ...]  # to choose from
+    spec: DataSpec
+    min_kl: float  # the floor, nats a time step
+    horizon: int  # time steps that a trial is trained on at most
 
 
 def fitting_families(spec: DataSpec) -> tuple[str, ...]:
-    """The families that are worth proposing for some data: rows have no time to recur over."""
-    return FAMILY_NAMES if spec.window > 1 else ("dense",)
+    """The families that are worth proposing for some data.
 
-
-def suggest(trial: optuna.trial.Trial, families: tuple[str, ...], window: int) -> dict[str, Any]:
-    """Draws the params of a trial; names are those of `Config`, what is left out keeps its default.
-
-    Args:
-        trial: to draw for.
-        families: to choose from.
-        window: steps that share a code. A batch is drawn in time steps, so that an epoch has as many optimizer steps
-            whatever the window.
+    Rows have no time to recur over, and only music with a metre has bars.
     """
-    family = trial.suggest_categorical("family", families)
+    if spec.window == 1:
+        return ("dense",)
+    bars = spec.steps_per_bar is not None and spec.window >= 2 * spec.steps_per_bar
+    return tuple(name for name in FAMILY_NAMES if name != "hierarchical" or bars)
+
+
+def windows(family: str, spec: DataSpec) -> tuple[int, ...]:
+    """The windows to choose from: the data's natural unit, for dense layers; else four of them and whole songs too."""
+    if family in ("dense", "hierarchical"):
+        return (spec.window,)
+    longest = min(spec.longest_song, MOST_STEPS)
+    return tuple(sorted({min(spec.window, longest), min(4 * spec.window, longest), longest}))
+
+
+def suggest(trial: optuna.trial.Trial, task: Task) -> dict[str, Any]:
+    """Draws the params of a trial; names are those of `Config`, what is left out keeps its default."""
+    family = trial.suggest_categorical("family", task.families)
     batch_steps = trial.suggest_categorical("batch_steps", BATCH_STEPS)
-    batch = {"batch_size": max(1, batch_steps // window)}
-    return {"family": family} | _SIZES[family](trial) | batch | _optimization(trial) | _objective(trial)
+    params = {"family": family, "batch_steps": batch_steps}
+    params |= _SIZES[family](trial)
+    choices = windows(family, task.spec)
+    params["window"] = trial.suggest_categorical(f"{family}_window", choices) if len(choices) > 1 else choices[0]
+    params |= _head(trial) if task.spec.is_binary else {}
+    params |= _regularisation(trial, family, task.spec)
+    params |= _optimization(trial, task.horizon // batch_steps)
+    return params | _code(trial, family, task.min_kl)
 
 
 def _dense(trial: optuna.trial.Trial) -> dict[str, Any]:
@@ -37,54 +63,127 @@ def _dense(trial: optuna.trial.Trial) -> dict[str, Any]:
     }
 
 
-def _recurrent(trial: optuna.trial.Trial) -> dict[str, Any]:
+def _lstm(trial: optuna.trial.Trial) -> dict[str, Any]:
     return {
-        "rnn_width": trial.suggest_int("rnn_width", 64, 512, log=True),
-        "rnn_layers": trial.suggest_int("rnn_layers", 1, 2),
+        "rnn_width": trial.suggest_int("rnn_width", 96, 512, log=True),
+        "encoder_width": trial.suggest_int("encoder_width", 16, 128, log=True),
     }
 
 
-_SIZES = {"dense": _dense, "recurrent": _recurrent}
+def _recalling(trial: optuna.trial.Trial) -> dict[str, Any]:
+    return _lstm(trial) | {
+        "rnn_layers": trial.suggest_int("rnn_layers", 1, 2),
+        "recall_width": trial.suggest_categorical("recall_width", (0, 64)),
+    }
 
 
-def _optimization(trial: optuna.trial.Trial) -> dict[str, Any]:
+def _transformer(trial: optuna.trial.Trial) -> dict[str, Any]:
+    return {
+        "transformer_width": trial.suggest_int("transformer_width", 64, 320, step=32),
+        "transformer_layers": trial.suggest_int("transformer_layers", 2, 6),
+        "encoder_width": trial.suggest_int("encoder_width", 16, 128, log=True),
+    }
+
+
+_SIZES = {
+    "dense": _dense,
+    "recurrent": _recalling,
+    "hierarchical": _lstm,
+    "sequential": _recalling,
+    "transformer": _transformer,
+}
+
+
+def _head(trial: optuna.trial.Trial) -> dict[str, Any]:
+    return {
+        "head_width": trial.suggest_int("head_width", 64, 512, log=True),
+        "head_layers": trial.suggest_int("head_layers", 0, 2),
+        "head_dropout": trial.suggest_float("head_dropout", 0.0, 0.5),
+    }
+
+
+def _regularisation(trial: optuna.trial.Trial, family: str, spec: DataSpec) -> dict[str, Any]:
+    params: dict[str, Any] = {
+        "dropout": trial.suggest_float("dropout", 0.0, 0.6),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-4, 1.0, log=True),
+        "ema": trial.suggest_categorical("ema", (0.98, 0.995, 0.999)),
+    }
+    if family != "dense":
+        params["input_dropout"] = trial.suggest_float("input_dropout", 0.0, 0.4)
+        params["step_dropout"] = trial.suggest_float("step_dropout", 0.0, 0.2)
+        params["encoder_dropout"] = trial.suggest_float("encoder_dropout", 0.0, 0.5)
+    if spec.is_music:
+        params["transpose"] = trial.suggest_int("transpose", 0, 6)
+    return params
+
+
+def _optimization(trial: optuna.trial.Trial, optimizer_steps: int) -> dict[str, Any]:
     params = {
         "learning_rate": trial.suggest_float("learning_rate", 5e-4, 1e-2, log=True),
-        "weight_decay": trial.suggest_float("weight_decay", 1e-6, 1e-1, log=True),
-        "dropout": trial.suggest_float("dropout", 0.0, 0.4),
-        "lr_warmup": trial.suggest_int("lr_warmup", 1, 100, log=True),
+        "lr_warmup": trial.suggest_int("lr_warmup", 10, 300, log=True),
     }
-    if trial.suggest_categorical("lr_schedule", ("constant", "cosine")) == "cosine":
-        params["lr_decay"] = trial.suggest_int("lr_decay", 1000, 50_000, log=True)
+    if trial.suggest_categorical("lr_schedule", ("cosine", "constant")) == "cosine":
+        params["lr_decay"] = max(1, optimizer_steps - params["lr_warmup"])
+        params["lr_final"] = 0.02
     return params
 
 
-def _objective(trial: optuna.trial.Trial) -> dict[str, Any]:
-    params = {
-        "latent_dim": trial.suggest_int("latent_dim", 4, 256, log=True),
-        "free_bits": trial.suggest_float("free_bits", 0.0, 0.4),
+def _code(trial: optuna.trial.Trial, family: str, min_kl: float) -> dict[str, Any]:
+    high = 64 if family == "sequential" else 256
+    params: dict[str, Any] = {
+        "latent_dim": trial.suggest_int("latent_dim", 2, high, log=True),
+        "rate_target": 0.0,
     }
-    if trial.suggest_categorical("beta_schedule", ("constant", "warmup")) == "warmup":
-        params["beta_warmup"] = trial.suggest_int("beta_warmup", 50, 5000, log=True)
+    rate = round(min_kl * trial.suggest_float("rate", *_RATES), 6)
+    control = trial.suggest_categorical("kl_control", ("free_bits", "rate_target"))
+    params[control] = rate
+    if control == "free_bits":
+        schedule = trial.suggest_categorical("beta_schedule", ("constant", "warmup", "cyclical"))
+        if schedule != "constant":
+            params["beta_warmup"] = trial.suggest_int("beta_warmup", 50, 2000, log=True)
+        if schedule == "cyclical":
+            params["beta_cycle"] = 2 * params["beta_warmup"]
     return params
 
 
-def first_points(families: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The defaults of each family, as draws to try first; with free bits, which keep the code alive."""
-    default = Config()
-    shared = {
-        "learning_rate": default.learning_rate,
-        "batch_steps": 1024,  # 64 windows of 16 steps
-        "weight_decay": 1e-6,
-        "dropout": default.dropout,
-        "lr_warmup": 1,
-        "lr_schedule": "constant",
-        "latent_dim": default.latent_dim,
-        "free_bits": 0.15,
+def first_points(task: Task) -> list[dict[str, Any]]:
+    """The defaults of each family, as draws to try first."""
+    return [_defaults(family, task.spec) for family in task.families]
+
+
+def _defaults(family: str, spec: DataSpec) -> dict[str, Any]:
+    config = Config.for_data(spec, {"family": family})
+    drawn = set(_DRAWN_AS_THEY_ARE)
+    point = {name: getattr(config, name) for name in drawn}
+    return point | {
+        "family": family,
+        f"{family}_window": config.window,
+        "lr_schedule": "cosine",
+        "kl_control": "free_bits",
         "beta_schedule": "constant",
+        "rate": 1.2,
     }
-    sizes = {
-        "dense": {"dense_width": default.dense_width, "dense_depth": default.dense_depth},
-        "recurrent": {"rnn_width": 128, "rnn_layers": default.rnn_layers},
-    }
-    return [{"family": family, **sizes[family], **shared} for family in families]
+
+
+_DRAWN_AS_THEY_ARE = (
+    *("batch_steps", "dense_width", "dense_depth", "rnn_width", "encoder_width", "rnn_layers", "recall_width"),
+    *(
+        "transformer_width",
+        "transformer_layers",
+        "head_width",
+        "head_layers",
+        "head_dropout",
+        "dropout",
+        "weight_decay",
+    ),
+    *(
+        "ema",
+        "input_dropout",
+        "step_dropout",
+        "encoder_dropout",
+        "transpose",
+        "learning_rate",
+        "lr_warmup",
+        "latent_dim",
+    ),
+)

@@ -6,7 +6,7 @@ unpickled. A trial is known by its number.
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from sweep import space
+from vae.encoding import DataSpec
 from vae.errors import UserError
-from vae.evaluate import rank_key, rank_value
+from vae.ranking import rank_key, rank_value
 
 STATES = ("pending", "running", "paused", "stopped", "completed", "failed")
 _ENDS = {"stopped": TrialState.PRUNED, "completed": TrialState.COMPLETE, "failed": TrialState.FAIL}
@@ -68,16 +69,18 @@ class Settings:
 
     name: str
     data: str
-    encoding: str | None
-    steps_per_beat: int | None
-    steps_per_bar: int | None
+    spec: DataSpec
     fingerprint: str
-    window: int
     families: tuple[str, ...]
     max_epochs: int
     epoch_steps: int
     seed: int
     min_kl: float
+
+    @property
+    def task(self) -> space.Task:
+        """What the space depends on."""
+        return space.Task(self.families, self.spec, self.min_kl, self.max_epochs * self.epoch_steps)
 
 
 class Study:
@@ -117,8 +120,8 @@ class Study:
             return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
     def _begin(self) -> None:
-        self._optuna.set_user_attr("settings", vars(self.settings))
-        for point in space.first_points(self.settings.families):
+        self._optuna.set_user_attr("settings", asdict(self.settings))
+        for point in space.first_points(self.settings.task):
             self._optuna.enqueue_trial(point)
 
     def _read_back(self) -> None:
@@ -143,7 +146,7 @@ class Study:
             return None
         self._optuna.sampler = self._sampler(len(self.records))
         trial = self._optuna.ask()
-        record = TrialRecord(trial.number, space.suggest(trial, self.settings.families, self.settings.window))
+        record = TrialRecord(trial.number, space.suggest(trial, self.settings.task))
         self._live[trial.number] = trial
         self.records[trial.number] = record
         trial.set_user_attr("record", record.kept())
@@ -215,4 +218,4 @@ def read_settings(path: Path, name: str) -> Settings:
         kept = study.user_attrs["settings"]
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: not a readable study journal ({error}); the sweep can't be resumed.") from None
-    return Settings(**{**kept, "families": tuple(kept["families"])})
+    return Settings(**{**kept, "families": tuple(kept["families"]), "spec": DataSpec(**kept["spec"])})

@@ -9,7 +9,8 @@ from typing import Any, Self
 from vae.encoding import DataSpec
 from vae.errors import UserError
 
-FAMILY_NAMES = ("dense", "recurrent")
+FAMILY_NAMES = ("dense", "recurrent", "hierarchical", "sequential", "transformer")
+HEAD_NAMES = ("independent", "autoregressive")
 
 
 def _number(default: float, low: float, high: float, unit: str) -> Any:
@@ -17,43 +18,83 @@ def _number(default: float, low: float, high: float, unit: str) -> Any:
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "unit": unit})
 
 
+def _choice(default: str, names: tuple[str, ...], unit: str) -> Any:
+    """A hyperparameter that is one of some words."""
+    return dataclasses.field(default=default, metadata={"names": names, "unit": unit})
+
+
 @dataclass(frozen=True)
 class Config:
-    """Hyperparameters of one model and its training; the defaults of `dense` are the seed's VAE.
+    """Hyperparameters of one model and its training.
+
+    Those that depend on the family or on the data have their defaults in `for_data`. The seed's VAE is `dense` with its
+    sizes here, `head=independent`, and neither dropout, transposition, average nor rate target.
 
     Raises:
         UserError: a value lies outside its range.
     """
 
-    family: str = "dense"
-    window: int = _number(16, 1, 100_000, "time steps that share one latent code")
+    family: str = _choice("dense", FAMILY_NAMES, "of models")
+    window: int = _number(16, 1, 100_000, "time steps that are scored together; the longest song's: whole songs")
     latent_dim: int = _number(100, 1, 4096, "dimensions of the code")
+    head: str = _choice("independent", HEAD_NAMES, "whether the keys of a step depend on each other")
+    head_width: int = _number(256, 1, 16384, "units of the autoregressive head")
+    head_layers: int = _number(1, 0, 16, "residual layers of the autoregressive head")
+    head_dropout: float = _number(0.2, 0.0, 0.95, "share of the autoregressive head's units dropped in training")
     dense_width: int = _number(256, 1, 16384, "units of the outer hidden layers; inner ones have twice as many")
     dense_depth: int = _number(3, 1, 16, "hidden layers of the encoder, and of the decoder")
-    rnn_width: int = _number(256, 1, 16384, "hidden units of each GRU")
-    rnn_layers: int = _number(1, 1, 16, "layers of the decoder's GRU")
+    rnn_width: int = _number(256, 1, 16384, "hidden units of each LSTM of the decoder")
+    rnn_layers: int = _number(1, 1, 16, "layers of the decoder's LSTM; recurrent, sequential")
+    recall_width: int = _number(64, 0, 4096, "units of the attention to the past; 0: none; recurrent, sequential")
+    transformer_width: int = _number(128, 2, 16384, "units of a layer")
+    transformer_layers: int = _number(4, 1, 64, "layers")
+    transformer_heads: int = _number(4, 1, 64, "heads of attention; the width is a multiple of twice as many")
+    encoder_width: int = _number(64, 1, 16384, "units of the encoder, each way; all families but dense")
+    encoder_dropout: float = _number(0.0, 0.0, 0.95, "share of what the encoder sees and makes dropped in training")
     dropout: float = _number(0.0, 0.0, 0.95, "share of hidden units dropped in training")
-    batch_size: int = _number(64, 1, 65536, "windows")
+    input_dropout: float = _number(0.0, 0.0, 0.95, "share of the units dropped that the decoder reads steps into")
+    step_dropout: float = _number(0.0, 0.0, 1.0, "share of earlier steps that the decoder does not see in training")
+    transpose: int = _number(0, 0, 12, "semitones up and down by which training music is moved at random")
+    batch_steps: int = _number(1024, 1, 10**7, "time steps in a batch, about; one window at least")
     learning_rate: float = _number(1e-3, 1e-8, 10.0, "AdamW step size at its peak")
-    lr_warmup: int = _number(0, 0, 10**9, "optimizer steps of linear rise")
+    lr_warmup: int = _number(100, 0, 10**9, "optimizer steps of linear rise")
     lr_decay: int = _number(0, 0, 10**9, "optimizer steps of cosine fall after the rise; 0: none")
     lr_final: float = _number(0.1, 0.0, 1.0, "share of the peak that the fall ends at")
-    weight_decay: float = _number(0.0, 0.0, 10.0, "AdamW's, on matrices only")
+    weight_decay: float = _number(0.01, 0.0, 10.0, "AdamW's, on matrices only")
     grad_clip: float = _number(1.0, 1e-6, 1e9, "largest norm of the gradient")
+    ema: float = _number(0.995, 0.0, 0.99999, "decay a step of the weights' average, which is evaluated; 0: none")
     beta: float = _number(1.0, 0.0, 100.0, "weight of the KL in training once warmed up")
     beta_warmup: int = _number(0, 0, 10**9, "optimizer steps of linear rise of beta from 0")
+    beta_cycle: int = _number(0, 0, 10**9, "optimizer steps after which the rise begins again; 0: never")
     free_bits: float = _number(0.0, 0.0, 100.0, "nats a time step of KL that cost nothing in training")
+    rate_target: float = _number(0.12, 0.0, 100.0, "nats a time step that beta is steered to hold the KL at; 0: not")
 
     def __post_init__(self) -> None:
-        """Refuses values that can't work."""
-        if self.family not in FAMILY_NAMES:
-            raise UserError(f"family must be one of {', '.join(FAMILY_NAMES)}, but got {self.family!r}.")
+        """Refuses values that can't work, alone or together."""
         for field in dataclasses.fields(self):
-            if field.metadata:
-                self._check(field)
+            self._check(field)
+        if self.transformer_width % (2 * self.transformer_heads):
+            raise UserError(
+                f"transformer_width must be a multiple of twice transformer_heads, but got {self.transformer_width} "
+                f"and {self.transformer_heads}."
+            )
+        if self.rate_target and (self.free_bits or self.beta_warmup):
+            raise UserError(
+                f"rate_target steers beta, so free_bits and beta_warmup must be 0, but got {self.free_bits:g} and "
+                f"{self.beta_warmup}."
+            )
+        if self.beta_cycle and not 0 < self.beta_warmup <= self.beta_cycle:
+            raise UserError(
+                f"beta_cycle repeats beta_warmup, which must lie in 1..{self.beta_cycle}, but got {self.beta_warmup}."
+            )
 
     def _check(self, field: "dataclasses.Field[Any]") -> None:
-        value, low, high = getattr(self, field.name), field.metadata["low"], field.metadata["high"]
+        value = getattr(self, field.name)
+        if names := field.metadata.get("names"):
+            if value not in names:
+                raise UserError(f"{field.name} must be one of {', '.join(names)}, but got {value!r}.")
+            return
+        low, high = field.metadata["low"], field.metadata["high"]
         kind = type(field.default)
         if isinstance(value, bool) or not isinstance(value, int | float if kind is float else int):
             raise UserError(f"{field.name} must be {_KIND[kind]}, but got {value!r}.")
@@ -63,11 +104,16 @@ class Config:
             )
 
     @classmethod
-    def for_data(cls, spec: DataSpec, params: Mapping[str, Any]) -> Self:
-        """Builds a config for one corpus; the window defaults to the data's natural unit.
+    def for_data(cls, spec: DataSpec, params: Mapping[str, Any], horizon: int = 0) -> Self:
+        """Builds a config for one corpus, with the defaults of its family.
+
+        Args:
+            spec: the data.
+            params: values by name.
+            horizon: time steps of training in all, over which the learning rate falls; 0: it does not.
 
         Raises:
-            UserError: an unknown name, a value out of range, or a window longer than any song.
+            UserError: an unknown name, a value out of range, or what `check_fit` refuses.
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for name in params:
@@ -75,15 +121,42 @@ class Config:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
                 raise UserError(f"unknown hyperparameter {name!r}; {hint}")
-        config = cls(**{"window": spec.window, **params})
-        if config.window > spec.longest_song:
-            raise UserError(
-                f"window must not be longer than the longest song ({spec.longest_song} steps), but got {config.window}."
-            )
+        family = params.get("family", cls.family)
+        config = cls(**{**_defaults(spec, family), **params})
+        if horizon and "lr_decay" not in params:
+            decay = max(1, horizon // config.batch_steps - config.lr_warmup)
+            config = dataclasses.replace(config, lr_decay=decay)
+        config.check_fit(spec)
         return config
 
+    def check_fit(self, spec: DataSpec) -> None:
+        """Refuses what can't work on some data.
+
+        Raises:
+            UserError: naming the fields.
+        """
+        if self.window > spec.longest_song:
+            raise UserError(
+                f"window must not be longer than the longest song ({spec.longest_song} steps), but got {self.window}."
+            )
+        if self.head == "autoregressive" and not spec.is_binary:
+            raise UserError(f"head must be independent for real data, but got {self.head!r}.")
+        if self.transpose and not spec.is_music:
+            raise UserError(f"transpose must be 0 for data that are no music, but got {self.transpose}.")
+        if self.family == "hierarchical":
+            self._check_bars(spec)
+
+    def _check_bars(self, spec: DataSpec) -> None:
+        if spec.steps_per_bar is None:
+            raise UserError("family hierarchical needs a metre; pass --steps-per-bar.")
+        if self.window < 2 * spec.steps_per_bar:
+            raise UserError(
+                f"family hierarchical needs a window of two bars or more ({2 * spec.steps_per_bar} steps), but window "
+                f"is {self.window}."
+            )
+
     @classmethod
-    def parse(cls, spec: DataSpec, family: str, settings: list[str]) -> Self:
+    def parse(cls, spec: DataSpec, family: str, settings: list[str], horizon: int = 0) -> Self:
         """Builds a config from `NAME=VALUE` texts, as `--set` takes them.
 
         Raises:
@@ -100,7 +173,31 @@ class Config:
                 params[name] = kind(value)
             except ValueError:
                 raise UserError(f"{name} must be {_KIND[kind]}, but got {value!r}.") from None
-        return cls.for_data(spec, params)
+        return cls.for_data(spec, params, horizon)
 
+
+MOST_STEPS = 4096
+"""The longest window that is proposed: a song's whole length, where it is no longer."""
+
+
+def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
+    """What depends on the family and the data, where no one says otherwise."""
+    values: dict[str, Any] = {"window": spec.window, "head": "autoregressive" if spec.is_binary else "independent"}
+    values |= {"transpose": 6} if spec.is_music else {}
+    values |= _OF_FAMILY.get(family, {})
+    if family in ("recurrent", "sequential"):
+        values["window"] = min(spec.longest_song, MOST_STEPS)
+    if family == "transformer":
+        values["window"] = min(spec.longest_song, 4 * spec.window)
+    return values
+
+
+_SEQUENCES: dict[str, Any] = {"learning_rate": 2e-3, "dropout": 0.4, "input_dropout": 0.2, "latent_dim": 16}
+_OF_FAMILY = {
+    "recurrent": _SEQUENCES,
+    "hierarchical": _SEQUENCES | {"latent_dim": 64},
+    "sequential": _SEQUENCES,
+    "transformer": _SEQUENCES | {"learning_rate": 1e-3, "dropout": 0.2},
+}
 
 _KIND = {int: "a whole number", float: "a number", str: "a word"}

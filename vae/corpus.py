@@ -161,6 +161,7 @@ def _of_table(name: str, table: Table, steps_per_beat: int) -> Corpus:
         tempo=table.tempo,
         window=table.window or min(WINDOW_BEATS * steps_per_beat, longest),
         longest_song=longest,
+        typical_song=int(np.median(table.lengths)),
         unit_interval=table.encoding == "real" and bool(values.min() >= 0 and values.max() <= 1),
     )
     side = np.repeat(table.sides, table.lengths)

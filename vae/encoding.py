@@ -35,6 +35,7 @@ class DataSpec:
     window: int  # steps in the natural unit of this data: 16 beats of music, a whole [T, 88] array, 1 row
     longest_song: int  # steps
     unit_interval: bool = False  # real data that lie in [0, 1]
+    typical_song: int = 0  # steps of the median song; 0: unknown
 
     @property
     def is_music(self) -> bool:

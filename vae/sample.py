@@ -61,8 +61,9 @@ def draw(
 def _draw_block(model: Vae, temperature: float, seed: int, block: int) -> torch.Tensor:
     key = np.random.SeedSequence([seed, block]).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(key[0]))
-    codes = torch.randn(_BLOCK, model.config.latent_dim, generator=generator)
-    return model.sample(codes.to(next(model.parameters()).device), temperature, generator).cpu()
+    # Of whole songs a piece is as long as most are, not as the longest.
+    steps = min(model.config.window, max(model.spec.window, model.spec.typical_song))
+    return model.sample(_BLOCK, steps, temperature, generator).cpu()
 
 
 def write(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, name: str) -> list[str]:

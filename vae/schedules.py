@@ -1,6 +1,9 @@
-"""What changes in the course of training, by the count of optimizer steps: learning rate and beta."""
+"""What changes in the course of training: learning rate and beta, by the count of optimizer steps or by the KL."""
 
 import math
+
+import torch
+from torch import Tensor
 
 from vae.config import Config
 
@@ -16,7 +19,34 @@ def learning_rate(config: Config, optimizer_step: int) -> float:
 
 
 def beta(config: Config, optimizer_step: int) -> float:
-    """The weight of the KL: a linear rise from 0 over `beta_warmup` optimizer steps."""
+    """The weight of the KL: a linear rise from 0 over `beta_warmup` optimizer steps, again every `beta_cycle`.
+
+    Warm-up: Sonderby et al. 2016; cycles: Fu et al. 2019.
+    """
     if not config.beta_warmup:
         return config.beta
-    return config.beta * min(1.0, optimizer_step / config.beta_warmup)
+    at = optimizer_step % config.beta_cycle if config.beta_cycle else optimizer_step
+    return config.beta * min(1.0, at / config.beta_warmup)
+
+
+class RateControl:
+    """Steers beta so that the KL of the batches comes to `rate_target` nats a time step.
+
+        beta <- clamp(beta * exp(0.05 * clamp(kl / rate_target - 1, -1, 1)), beta / 10, beta)
+
+    the latter two betas being the config's: a code that is worth more than the target may cost more. In the manner of
+    ControlVAE (Shao et al. 2020), on a logarithmic scale. Stays on the device, so that a GPU is not waited for.
+    """
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self._target, self._most = config.rate_target, config.beta
+        self.beta = torch.tensor(config.beta, device=device)
+
+    def observe(self, rate: Tensor) -> None:
+        """Takes in the KL of a batch, a scalar in nats per time step."""
+        error = (rate.detach() / self._target - 1.0).clamp(-1.0, 1.0)
+        self.beta.mul_(torch.exp(_GAIN * error)).clamp_(_LEAST * self._most, self._most)
+
+
+_GAIN = 0.05
+_LEAST = 0.1

@@ -14,24 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vae import checkpoint
 from vae.arguments import add_data_arguments, read_data, require_positive, require_seed
+from vae.bounds import VALIDATION_SEED, evaluate
 from vae.config import FAMILY_NAMES, Config
 from vae.corpus import SPLITS, Corpus
 from vae.errors import UserError, exit_code
-from vae.evaluate import VALIDATION_SEED, evaluate, rank_key
-from vae.loss import kl_to_standard_normal, objective
+from vae.loss import objective
 from vae.models.likelihood import Moments, moments_of
 from vae.models.registry import build_model
-from vae.schedules import beta, learning_rate
-from vae.windows import Batch, Order, Songs
+from vae.optimizer import Optimizer
+from vae.ranking import rank_key
+from vae.schedules import RateControl, beta, learning_rate
+from vae.windows import Batch, Order, Plan, Songs
 
 MAX_EPOCHS = 27
 EPOCH_STEPS = 100_000
 MIN_KL = 0.1
 _CHECK_EVERY = 20  # optimizer steps between looks at the loss; a look waits for a GPU
+_IN_PLACE = 0.3  # share of windows that stay in their key when others are transposed
 
 
 class DivergedError(ArithmeticError):
@@ -96,14 +99,10 @@ class Trainer:
         self._bf16 = data.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         with self._own_randomness():
             self.model = build_model(config, data.corpus.spec, data.moments).to(data.device)
-        self._optimizer = self._build_optimizer()
-        self._order = Order(data.songs["train"], config.window, seed)
-
-    def _build_optimizer(self) -> torch.optim.AdamW:
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, weight_decay=self.config.weight_decay, fused=True)
+        self._optimizer = Optimizer(self.model, config)
+        self._control = RateControl(config, data.device) if config.rate_target else None
+        grid = data.corpus.spec.steps_per_bar if config.family == "hierarchical" else None
+        self._order = Order(data.songs["train"], config.window, config.batch_steps, seed, grid or 1)
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
@@ -145,14 +144,15 @@ class Trainer:
             "train_log_likelihood": log_likelihood / steps,
             "train_kl": kl / steps,
             "train_elbo": (log_likelihood - kl) / steps,
-            "beta": beta(self.config, self.optimizer_step),
+            "beta": float(self._beta()),
             "learning_rate": learning_rate(self.config, self.optimizer_step),
             "examples_per_second": windows / seconds,
             "train_seconds": seconds,
         }
         if validate:
-            metrics |= self._validate()
-            self._keep_best(metrics)
+            with self._optimizer.averaged():
+                metrics |= self._validate()
+                self._keep_best(metrics)
         return metrics
 
     def _optimize(self) -> tuple[float, float, int, int]:
@@ -161,10 +161,9 @@ class Trainer:
         sums = torch.zeros(2, dtype=torch.float64, device=self.data.device)
         steps_before, windows = self.steps_seen, 0
         while windows == 0 or self.steps_seen < (self.epoch + 1) * self.epoch_steps:
-            plan = self._order.take(self.config.batch_size)
-            steps = int(plan.length.sum())
-            sums += self._optimizer_step(self.data.songs["train"].batch(plan, self.config.window), steps)
-            self.steps_seen += steps
+            plan = self._order.take()
+            sums += self._optimizer_step(self._batch(plan), plan.steps)
+            self.steps_seen += plan.steps
             windows += len(plan)
             if self.optimizer_step % _CHECK_EVERY == 0:
                 self._check(sums)
@@ -180,22 +179,25 @@ class Trainer:
             )
         return values
 
+    def _batch(self, plan: Plan) -> Batch:
+        most, n = self.config.transpose, len(plan)
+        shift = torch.randint(-most, most + 1, (n,)) * (torch.rand(n) >= _IN_PLACE) if most else None
+        return self.data.songs["train"].batch(plan, self.model.padded_to(plan.longest), shift)
+
+    def _beta(self) -> float | Tensor:
+        return beta(self.config, self.optimizer_step) if self._control is None else self._control.beta
+
     def _optimizer_step(self, batch: Batch, steps: int) -> Tensor:
         """One step of AdamW; returns the sums of log-likelihood and KL, [2]."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.optimizer_step)
+        noise = torch.randn(self.model.noise_shape(batch), device=self.data.device)
         with self._mixed_precision():
-            posterior = self.model.encode(batch)
-            z = posterior.mean + posterior.std * torch.randn_like(posterior.std)
-            log_likelihood = self.model.log_likelihood(batch, z)
-        kl = kl_to_standard_normal(*posterior).sum(1)
-        weight = beta(self.config, self.optimizer_step)
-        self._optimizer.zero_grad()
-        objective(log_likelihood, kl, steps, weight, self.config.free_bits).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        self._optimizer.step()
+            log_likelihood, code = self.model.terms(batch, noise)
+        loss = objective(log_likelihood, code.kl, steps, self._beta(), self.config.free_bits)
+        self._optimizer.step(loss, self.optimizer_step)
+        if self._control is not None:
+            self._control.observe(code.kl.sum() / steps)
         self.optimizer_step += 1
-        return torch.stack([log_likelihood.detach().double().sum(), kl.detach().double().sum()])
+        return torch.stack([log_likelihood.detach().double().sum(), code.kl.detach().double().sum()])
 
     def _mixed_precision(self) -> torch.autocast:
         """bf16 on GPUs that have it; bf16 keeps float32's range, so no loss scaling."""
@@ -262,9 +264,9 @@ class Trainer:
 
     def _training_tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self._optimizer.state[parameter].items():
-                tensors[f"optimizer.{key}.{name}"] = value
+        tensors |= {f"optimizer.{name}": value for name, value in self._optimizer.tensors().items()}
+        if self._control is not None:
+            tensors["control.beta"] = self._control.beta
         tensors |= {f"rng.{kind}": state for kind, state in self._rng.items()}
         return tensors | {f"order.{name}": value for name, value in self._order.state().items()}
 
@@ -300,12 +302,9 @@ class Trainer:
 
     def _restore_tensors(self, tensors: dict[str, Tensor]) -> None:
         self.model.load_state_dict(_with_prefix(tensors, "model."))
-        for name, parameter in self.model.named_parameters():
-            self._optimizer.state[parameter] = {
-                key: value.to(self.data.device)  # `step` too: the fused AdamW counts on the device
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if (value := tensors.get(f"optimizer.{key}.{name}")) is not None
-            }
+        self._optimizer.restore(_with_prefix(tensors, "optimizer."))
+        if self._control is not None:
+            self._control.beta.copy_(tensors["control.beta"])
         self._rng = _with_prefix(tensors, "rng.")
         self._order.restore(_with_prefix(tensors, "order."))
 
@@ -344,7 +343,7 @@ def _run(args: argparse.Namespace) -> None:
     require_seed(args)
     _require_replaceable(args.out)
     corpus = read_data(args)
-    config = Config.parse(corpus.spec, args.family, args.settings)
+    config = Config.parse(corpus.spec, args.family, args.settings, args.max_epochs * args.epoch_steps)
     device = default_device()
     trainer = Trainer(config, TrainingData.load(corpus, device), args.seed, args.epoch_steps)
     sys.stdout.write(f"training {config.family} on this machine ({device})\n")

@@ -1,8 +1,10 @@
 """Songs as one tensor on a device, and windows cut from it.
 
-A window is the unit that has a latent code. Windows partition each song, so every step counts exactly once.
+A window is the unit that a model scores at once: a song, or a part of one. Windows partition each song, so every
+step counts exactly once.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +12,10 @@ import torch
 from torch import Tensor
 
 from vae.corpus import Split
+from vae.encoding import PITCHES
+
+_POOL = 16
+"""Batches that a pass is sorted within, so that windows of like length come together and little is padded."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +23,15 @@ class Batch:
     """Windows of a few songs."""
 
     x: Tensor  # [B, T, D], zero where padded
-    mask: Tensor  # [B, T] bool, true at real steps
+    mask: Tensor  # [B, T] bool, true at real steps; padding comes last
     previous: Tensor  # [B, D], the step before the window; zero at the start of a song
+    begins: Tensor  # [B] bool, whether the window begins its song
+    shift: Tensor  # [B] int64, semitones by which the music was moved up
+
+    @property
+    def lengths(self) -> Tensor:
+        """Real steps of each window, [B]."""
+        return self.mask.sum(1)
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,31 @@ class Plan:
     def __getitem__(self, part: slice | Tensor) -> "Plan":
         """Some of the windows."""
         return Plan(self.song[part], self.start[part], self.length[part])
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest window."""
+        return int(self.length.max())
+
+    @property
+    def steps(self) -> int:
+        """Real steps in all."""
+        return int(self.length.sum())
+
+
+def join(plans: list[Plan]) -> Plan:
+    """One plan after another."""
+    return Plan(*(torch.cat([getattr(plan, name) for plan in plans]) for name in ("song", "start", "length")))
+
+
+def in_batches(plan: Plan, steps: int) -> Iterator[Tensor]:
+    """The windows of a plan, longest first, in groups of at most `steps` steps with padding, or of one: indices."""
+    order = torch.argsort(plan.length, descending=True, stable=True)
+    at = 0
+    while at < len(order):
+        count = max(1, steps // int(plan.length[order[at]]))
+        yield order[at : at + count]
+        at += count
 
 
 class Songs:
@@ -66,47 +104,89 @@ class Songs:
         begin = begin.clamp(min=0)
         return Plan(song, self.starts[song] + begin, end - begin)
 
-    def batch(self, plan: Plan, window: int) -> Batch:
-        """Gathers the windows of a plan, padded at the end to `window` steps."""
+    def batch(self, plan: Plan, steps: int, shift: Tensor | None = None) -> Batch:
+        """Gathers the windows of a plan, padded at the end to `steps` steps.
+
+        Args:
+            plan: the windows.
+            steps: at least the longest window's.
+            shift: [B], semitones by which each window is transposed; for piano rolls.
+        """
         device = self.values.device
         start, length = plan.start.to(device), plan.length.to(device)
-        offsets = torch.arange(window, device=device)
+        offsets = torch.arange(steps, device=device)
         mask = offsets < length[:, None]
-        rows = torch.where(mask, start[:, None] + offsets, self.steps)
-        before = torch.where(plan.start > self.starts[plan.song], plan.start - 1, self.steps).to(device)
-        x = self.values.index_select(0, rows.flatten()).view(*rows.shape, -1)
-        return Batch(x.float(), mask, self.values[before].float())
+        begins = plan.start == self.starts[plan.song]
+        before = torch.where(begins, self.steps, plan.start - 1).to(device)
+        rows = torch.cat([before[:, None], torch.where(mask, start[:, None] + offsets, self.steps)], dim=1)
+        values = self.values.index_select(0, rows.flatten()).view(*rows.shape, -1)
+        shift = torch.zeros_like(plan.start) if shift is None else shift
+        shift = shift.to(device)
+        values = (_transpose(values, shift) if shift.any() else values).float()
+        return Batch(values[:, 1:], mask, values[:, 0], begins.to(device), shift)
+
+
+def _transpose(rolls: Tensor, shift: Tensor) -> Tensor:
+    """Moves piano rolls [B, T, 88 or 2 x 88] up by [B] semitones; what leaves the keyboard is lost."""
+    keys = torch.arange(PITCHES, device=rolls.device) - shift[:, None]  # [B, 88], where each key's value comes from
+    within = (keys >= 0) & (keys < PITCHES)
+    halves = rolls.view(*rolls.shape[:2], -1, PITCHES)
+    index = keys.clamp(0, PITCHES - 1)[:, None, None].expand_as(halves)
+    moved: Tensor = halves.gather(3, index) * within[:, None, None]
+    return moved.flatten(2)
 
 
 class Order:
-    """An endless stream of training windows: pass after pass over the songs, each cut anew and shuffled.
+    """An endless stream of training batches: pass after pass over the songs, each cut anew and shuffled.
 
     Cuts move by a random phase a song and pass, so that a model sees the music at every alignment.
+
+    Args:
+        songs: the training split.
+        window: steps.
+        batch_steps: real steps in a batch, about.
+        seed: of phases and order.
+        grid: phases are multiples of so many steps, such as a bar.
     """
 
-    def __init__(self, songs: Songs, window: int, seed: int) -> None:
-        self._songs, self._window = songs, window
+    def __init__(self, songs: Songs, window: int, batch_steps: int, seed: int, grid: int = 1) -> None:
+        self._songs, self._window, self._batch_steps, self._grid = songs, window, batch_steps, grid
         self._generator = torch.Generator().manual_seed(seed)
         self._next_pass()
 
     def _next_pass(self) -> None:
         self._state = self._generator.get_state()
-        phase = torch.randint(self._window, self._songs.lengths.shape, generator=self._generator)
-        plan = self._songs.partition(self._window, phase)
-        self._plan = plan[torch.randperm(len(plan), generator=self._generator)]
+        plans = [self._cut()]
+        steps = self._songs.steps
+        # A corpus of less than a pool goes around several times, or every pass would end in a batch too small.
+        plans += [self._cut() for _ in range(_POOL * self._batch_steps // steps - 1)]
+        self._batches = self._shuffle(join(plans))
         self._cursor = 0
 
-    def take(self, count: int) -> Plan:
-        """The next `count` windows; a batch may reach over into the next pass."""
-        parts: list[Plan] = []
-        while count > 0:
-            if self._cursor == len(self._plan):
-                self._next_pass()
-            part = self._plan[self._cursor : self._cursor + count]
-            self._cursor += len(part)
-            count -= len(part)
-            parts.append(part)
-        return Plan(*(torch.cat([getattr(p, name) for p in parts]) for name in ("song", "start", "length")))
+    def _cut(self) -> Plan:
+        most = -(-self._window // self._grid)
+        phase = torch.randint(most, self._songs.lengths.shape, generator=self._generator) * self._grid
+        return self._songs.partition(self._window, phase)
+
+    def _shuffle(self, plan: Plan) -> list[Plan]:
+        """Batches of like windows, in random order."""
+        plan = plan[torch.randperm(len(plan), generator=self._generator)]
+        pools = torch.div(plan.length.cumsum(0) - 1, _POOL * self._batch_steps, rounding_mode="floor")
+        by_length = torch.argsort(plan.length, stable=True)
+        plan = plan[by_length[torch.argsort(pools[by_length], stable=True)]]
+        # A window belongs to the batch that its middle lies in.
+        middle = plan.length.cumsum(0) - torch.div(plan.length, 2, rounding_mode="floor") - 1
+        count = max(1, round(plan.steps / self._batch_steps))
+        number = torch.div(middle * count, plan.steps, rounding_mode="floor")
+        parts = torch.split(torch.arange(len(plan)), torch.unique_consecutive(number, return_counts=True)[1].tolist())
+        return [plan[parts[i]] for i in torch.randperm(len(parts), generator=self._generator).tolist()]
+
+    def take(self) -> Plan:
+        """The next batch."""
+        if self._cursor == len(self._batches):
+            self._next_pass()
+        self._cursor += 1
+        return self._batches[self._cursor - 1]
 
     def state(self) -> dict[str, Tensor]:
         """What `restore` needs to go on exactly here."""

@@ -1,63 +1,150 @@
 """The interface of a model family.
 
-Shape letters: B batch, T time steps of a window, D features, Z latent dimensions.
+Shape letters: B batch, T time steps of a window, D features, Z latent dimensions, H hidden units.
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vae.config import Config
 from vae.encoding import DataSpec
-from vae.models.likelihood import Moments, build_likelihood
+from vae.loss import kl_normal, log_normal_ratio
+from vae.models.heads import build_head
+from vae.models.likelihood import Moments
 from vae.windows import Batch
 
 _STD_FLOOR = 1e-4  # keeps log std finite
 
 
-class Posterior(NamedTuple):
-    """q(z|x), a normal distribution with independent dimensions."""
+class Normal(NamedTuple):
+    """A normal distribution with independent dimensions."""
 
-    mean: Tensor  # [B, Z]
-    std: Tensor  # [B, Z], > 0
+    mean: Tensor  # [..., Z]
+    std: Tensor  # [..., Z], > 0
+
+
+class Code(NamedTuple):
+    """A draw from the posterior q(z|x) of each window."""
+
+    z: Tensor  # [B, Z]; [B, T, Z] where each step has a code of its own
+    posterior: Normal  # that it was drawn from, of the shape of z
+    kl: Tensor  # [B], KL(q(z|x) || p(z)), in nats
+    log_ratio: Tensor  # [B], log p(z) - log q(z|x), in nats
+
+
+class Terms(NamedTuple):
+    """The parts of a window's evidence lower bound at one draw of its code."""
+
+    log_likelihood: Tensor  # [B], log p(x|z), in nats
+    code: Code
 
 
 class Vae(nn.Module, ABC):
-    """A variational autoencoder with one code a window and the prior N(0, 1).
+    """A variational autoencoder of windows.
 
     Args:
         config: hyperparameters.
         spec: the data.
         moments: of the training set, for the initial output; None if weights will be loaded.
+        inputs: units that the decoder gives the output head; None if it makes the parameters of independent features.
     """
 
-    def __init__(self, config: Config, spec: DataSpec, moments: Moments | None) -> None:
+    code_unit: ClassVar[str] = "window"
+    """What has a code of its own: `window` or `step`."""
+
+    def __init__(self, config: Config, spec: DataSpec, moments: Moments | None, inputs: int | None) -> None:
         super().__init__()
         self.config = config
         self.spec = spec
-        self.likelihood = build_likelihood(spec, moments)
+        self.head = build_head(config, spec, moments, inputs)
+
+    def padded_to(self, longest: int) -> int:
+        """Steps that a batch is padded to whose longest window has `longest`."""
+        return longest
+
+    def noise_shape(self, batch: Batch) -> tuple[int, ...]:
+        """The shape of z."""
+        steps = batch.mask.shape[1:] if self.code_unit == "step" else ()
+        return (len(batch.x), *steps, self.config.latent_dim)
 
     @abstractmethod
-    def encode(self, batch: Batch) -> Posterior:
-        """The posterior of each window's code."""
-
-    @abstractmethod
-    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        """Log p(x | z, steps before the window), [B], in nats; padding left out. `z` is [B, Z]."""
-
-    @abstractmethod
-    def sample(self, z: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-        """Draws x ~ p(x|z), [B, T, D]; for real data the mean.
+    def code(self, batch: Batch, noise: Tensor) -> Code:
+        """Draws the code of each window from its posterior.
 
         Args:
-            z: [B, Z].
-            temperature: divides the logits; under 1 is safer, over 1 wilder.
-            generator: on the CPU.
+            batch: windows.
+            noise: standard normal, of `noise_shape`.
         """
 
-    def _posterior(self, parameters: Tensor) -> Posterior:
-        """Reads [B, 2 Z] as mean and std; std is about 1 where the parameter is 0."""
-        mean, raw = parameters.float().chunk(2, dim=-1)
-        return Posterior(mean, nn.functional.softplus(raw + 0.5413) + _STD_FLOOR)  # softplus(0.5413) = 1
+    @abstractmethod
+    def states(self, batch: Batch, z: Tensor) -> Tensor:
+        """What the output head gets: for each step what the decoder makes of z and of the steps before, [B, T, H]."""
+
+    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
+        """Log p(x | z, the step before the window), [B], in nats; padding left out. `z` as in `Code`."""
+        return self.score(self.states(batch, z), batch)
+
+    def terms(self, batch: Batch, noise: Tensor) -> Terms:
+        """The parts of the bound; `noise` as for `code`."""
+        code = self.code(batch, noise)
+        return Terms(self.log_likelihood(batch, code.z), code)
+
+    @abstractmethod
+    def decode(
+        self, z: Tensor, steps: int, temperature: float, generator: torch.Generator, after: Batch | None = None
+    ) -> Tensor:
+        """Draws x ~ p(x|z), [B, T, D], each step given those drawn before it; for real data the means.
+
+        Args:
+            z: as in `Code`.
+            steps: T, at most `config.window`.
+            temperature: divides the logits of keys.
+            generator: on the CPU.
+            after: windows in whose place to write, given the step before each; None: at the start of a song.
+        """
+
+    @abstractmethod
+    def sample(self, n: int, steps: int, temperature: float, generator: torch.Generator) -> Tensor:
+        """Draws n pieces, [n, T, D]: codes from the prior, then as `decode` does."""
+
+    def score(self, h: Tensor, batch: Batch) -> Tensor:
+        """Log p(x|h) of each window by the output head, padding left out: [B, T, H] to [B], in nats."""
+        real = batch.mask.flatten().nonzero().squeeze(1)
+        x, states = batch.x.flatten(0, 1).index_select(0, real), h.flatten(0, 1).index_select(0, real)
+        window = torch.div(real, batch.mask.shape[1], rounding_mode="floor")
+        log_prob = self.head.log_prob(states, x)
+        return log_prob.new_zeros(len(batch.x)).index_add(0, window, log_prob)
+
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+
+class WindowVae(Vae):
+    """A model with one code a window and the prior N(0, 1)."""
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Normal:
+        """The posterior of each window's code."""
+
+    def code(self, batch: Batch, noise: Tensor) -> Code:
+        """See `Vae.code`."""
+        posterior = self.encode(batch)
+        z = posterior.mean + posterior.std * noise
+        prior = Normal(torch.zeros_like(z), torch.ones_like(z))
+        log_ratio = log_normal_ratio(z, noise, posterior.std, *prior).sum(1)
+        return Code(z, posterior, kl_normal(*posterior, *prior).sum(1), log_ratio)
+
+    def sample(self, n: int, steps: int, temperature: float, generator: torch.Generator) -> Tensor:
+        """See `Vae.sample`."""
+        z = torch.randn(n, self.config.latent_dim, generator=generator)
+        return self.decode(z.to(self.device()), steps, temperature, generator)
+
+
+def as_normal(parameters: Tensor) -> Normal:
+    """Reads [..., 2 Z] as mean and std; std is about 1 where the parameter is 0."""
+    mean, raw = parameters.float().chunk(2, dim=-1)
+    return Normal(mean, nn.functional.softplus(raw + 0.5413) + _STD_FLOOR)  # softplus(0.5413) = 1

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from vae.config import Config
 from vae.encoding import DataSpec
-from vae.models.base import Posterior, Vae
+from vae.models.base import Normal, WindowVae, as_normal
 from vae.models.likelihood import Moments
 from vae.windows import Batch
 
@@ -26,36 +26,43 @@ def _stack(inputs: int, widths: list[int], dropout: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class Dense(Vae):
+class Dense(WindowVae):
     """All steps of a window at once, independent given the code."""
 
     def __init__(self, config: Config, spec: DataSpec, moments: Moments | None) -> None:
-        super().__init__(config, spec, moments)
-        size, widths = config.window * spec.features, _widths(config)
-        self.encoder = _stack(size, widths, config.dropout)
+        independent = config.head == "independent"
+        super().__init__(config, spec, moments, None if independent else config.head_width)
+        each = spec.features if independent else config.head_width
+        widths = _widths(config)
+        self.encoder = _stack(config.window * spec.features, widths, config.dropout)
         self.posterior = nn.Linear(widths[-1], 2 * config.latent_dim)
         self.decoder = _stack(config.latent_dim, widths, config.dropout)
-        self.output = nn.Linear(widths[-1], size)
+        self.output = nn.Linear(widths[-1], config.window * each)
         with torch.no_grad():
-            self.output.bias.copy_(self.likelihood.initial_bias.repeat(config.window))
+            if independent:
+                self.output.bias.copy_(self.head.likelihood.initial_bias.repeat(config.window))
             if spec.is_binary:
                 # Thousands of keys: near the prior and the marginal, or an epoch goes by on unlearning random ones.
                 self.posterior.weight.mul_(_INITIAL_SHARE)
                 self.output.weight.mul_(_INITIAL_SHARE)
 
-    def encode(self, batch: Batch) -> Posterior:
-        """See `Vae.encode`."""
-        return self._posterior(self.posterior(self.encoder(self.likelihood.standardise(batch.x).flatten(1))))
+    def padded_to(self, longest: int) -> int:
+        """Every window is as long as the layers are wide."""
+        del longest
+        return self.config.window
 
-    def _outputs(self, z: Tensor) -> Tensor:
-        """[B, Z] to the likelihood's parameters [B, T, D]."""
+    def encode(self, batch: Batch) -> Normal:
+        """See `WindowVae.encode`."""
+        return as_normal(self.posterior(self.encoder(self.head.likelihood.standardise(batch.x).flatten(1))))
+
+    def states(self, batch: Batch | None, z: Tensor) -> Tensor:
+        """See `Vae.states`; here of the code alone."""
+        del batch
         flat: Tensor = self.output(self.decoder(z))
         return flat.view(len(z), self.config.window, -1)
 
-    def log_likelihood(self, batch: Batch, z: Tensor) -> Tensor:
-        """See `Vae.log_likelihood`."""
-        return (self.likelihood.log_prob(self._outputs(z), batch.x) * batch.mask).sum(1)
-
-    def sample(self, z: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-        """See `Vae.sample`."""
-        return self.likelihood.sample(self._outputs(z), temperature, generator)
+    def decode(
+        self, z: Tensor, steps: int, temperature: float, generator: torch.Generator, after: Batch | None = None
+    ) -> Tensor:
+        """See `Vae.decode`."""
+        return self.head.sample(self.states(after, z)[:, :steps], temperature, generator)

@@ -1,0 +1,193 @@
+"""Parts that families of sequence models share.
+
+Shape letters: B batch, T time steps, D features, H hidden units, E units that a step is read into.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vae.config import Config
+from vae.encoding import DataSpec
+from vae.models.heads import Head
+from vae.windows import Batch
+
+Memory = tuple[Tensor, Tensor]
+"""Keys and values, [B, J, E] each."""
+
+
+class StepReader(nn.Module):
+    """Embeds steps; knows the transposition, so that a model trained on all keys still writes in the data's own."""
+
+    def __init__(self, config: Config, spec: DataSpec, head: Head, width: int) -> None:
+        super().__init__()
+        self._standardise = head.likelihood.standardise
+        self._transpose = config.transpose
+        self.step = nn.Linear(spec.features, width)
+        self.shift = nn.Embedding(2 * config.transpose + 1, width)
+        nn.init.zeros_(self.shift.weight)
+
+    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+        """[B, T, D] and [B] semitones to [B, T, E]."""
+        read: Tensor = self.step(self._standardise(x)) + self.shift(shift + self._transpose)[:, None]
+        return read
+
+
+class PastReader(nn.Module):
+    """Embeds for each step the one before it; a learned vector at the start of a song."""
+
+    def __init__(self, config: Config, spec: DataSpec, head: Head, width: int) -> None:
+        super().__init__()
+        self.reader = StepReader(config, spec, head, width)
+        self.start = nn.Parameter(torch.zeros(width))
+        self.dropout = nn.Dropout(config.input_dropout)
+        self._step_dropout = config.step_dropout
+
+    def forward(self, batch: Batch) -> Tensor:
+        """[B, T, E]."""
+        before = torch.cat([batch.previous[:, None], batch.x[:, :-1]], dim=1)
+        if self.training and self._step_dropout:
+            before = before * (torch.rand(before.shape[:2], device=before.device) >= self._step_dropout)[..., None]
+        read = self.reader(before, batch.shift)
+        first = torch.where(batch.begins[:, None], self.start.to(read.dtype), read[:, 0])
+        dropped: Tensor = self.dropout(torch.cat([first[:, None], read[:, 1:]], dim=1))
+        return dropped
+
+    def first(self, n: int, after: Batch | None) -> Tensor:
+        """For sampling: of the step before a window, or of none at the start of a song, [n, 1, E]."""
+        start = self.start.expand(n, 1, -1)
+        return start if after is None else torch.where(after.begins[:, None, None], start, self.one(after.previous))
+
+    def one(self, x: Tensor) -> Tensor:
+        """For sampling: of the step before, [n, D], to [n, 1, E]."""
+        read: Tensor = self.reader(x[:, None], torch.zeros(len(x), dtype=torch.long, device=x.device))
+        return read
+
+
+class Summary(nn.Module):
+    """A window in one vector: an LSTM each way over the steps, pooled over time; padding has no part in it."""
+
+    def __init__(self, config: Config, spec: DataSpec, head: Head) -> None:
+        super().__init__()
+        width = config.encoder_width
+        self.reader = StepReader(config, spec, head, width)
+        self.forward_lstm = nn.LSTM(width, width, batch_first=True)
+        self.backward_lstm = nn.LSTM(width, width, batch_first=True)
+        self.dropout = nn.Dropout(config.encoder_dropout)
+        self.outputs = 4 * width
+
+    def forward(self, batch: Batch) -> Tensor:
+        """[B, 4 E]: mean and maximum over the steps, of both directions."""
+        read = torch.relu(self.reader(self.dropout(batch.x), batch.shift))
+        ahead, _ = self.forward_lstm(read)
+        behind, _ = self.backward_lstm(reverse(read, batch.lengths))  # pooling does not ask for the order of steps
+        states, real = torch.cat([ahead, behind], dim=-1), batch.mask[..., None]
+        mean = (states * real).sum(1) / batch.lengths[:, None]
+        most = states.masked_fill(~real, -1.0).amax(1)  # an LSTM's output lies in (-1, 1)
+        pooled: Tensor = self.dropout(torch.cat([mean, most], dim=-1))
+        return pooled
+
+
+def reverse(x: Tensor, lengths: Tensor) -> Tensor:
+    """Turns the real steps of each row of [B, T, E] around; padding stays at the end, holding what it may."""
+    index = (lengths[:, None] - 1 - torch.arange(x.shape[1], device=x.device)).clamp(min=0)
+    return x.gather(1, index[..., None].expand_as(x))
+
+
+class Recall(nn.Module):
+    """Attention to what followed earlier moments like this one.
+
+    The query is the decoder's state before step t, the keys are its states before earlier steps j, the values are
+    those steps themselves: where the past is like the present, its continuation is a guess at the next step. After the
+    neural cache of Grave et al. 2017, with learned projections. The empty key, which everything may attend to, stands
+    for "no such moment".
+    """
+
+    def __init__(self, width: int, step_width: int, attention_width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, attention_width)
+        self.key = nn.Linear(width, attention_width)
+        self.value = nn.Linear(step_width, attention_width)
+        self.empty = nn.Parameter(torch.zeros(2, attention_width))
+        self.output = nn.Linear(attention_width, width)
+
+    def forward(self, states: Tensor, steps: Tensor) -> Tensor:
+        """States before each step, [B, T, H], and the steps as read, [B, T, E], to [B, T, H]."""
+        keys, values = self.remember(states[:, :-1], steps[:, :-1], self.begin(len(states)))
+        found = nn.functional.scaled_dot_product_attention(self.query(states), keys, values, is_causal=True)
+        recalled: Tensor = self.output(found)
+        return recalled
+
+    def begin(self, n: int) -> Memory:
+        """Keys and values of n sequences without a past."""
+        key, value = self.empty
+        return key.expand(n, 1, -1), value.expand(n, 1, -1)
+
+    def remember(self, states: Tensor, steps: Tensor, memory: Memory) -> Memory:
+        """Adds moments to keys and values."""
+        keys, values = memory
+        key, value = self.key(states), self.value(steps)
+        return torch.cat([keys.to(key.dtype), key], dim=1), torch.cat([values.to(value.dtype), value], dim=1)
+
+    def one(self, state: Tensor, memory: Memory) -> Tensor:
+        """For sampling: attends from the newest state, [n, 1, H], to all of the memory."""
+        recalled: Tensor = self.output(nn.functional.scaled_dot_product_attention(self.query(state), *memory))
+        return recalled
+
+
+class Pen(NamedTuple):
+    """Where a `Writer` is while it samples."""
+
+    read: Tensor  # [n, 1, E], the step before
+    lstm: tuple[Tensor, Tensor] | None
+    memory: Memory | None
+    state: Tensor | None  # [n, 1, H], before the step that comes next
+
+
+class Writer(nn.Module):
+    """An autoregressive decoder up to its head: an LSTM over the steps before each, and its `Recall`."""
+
+    def __init__(self, config: Config, spec: DataSpec, head: Head) -> None:
+        super().__init__()
+        width, layers = config.rnn_width, config.rnn_layers
+        self.past = PastReader(config, spec, head, width)
+        self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=config.dropout if layers > 1 else 0.0)
+        self.dropout = nn.Dropout(config.dropout)
+        self.recall = Recall(width, width, config.recall_width) if config.recall_width else None
+
+    def forward(self, batch: Batch, into: Tensor | float = 0.0, onto: Tensor | float = 0.0) -> Tensor:
+        """The state before each step, [B, T, H].
+
+        Args:
+            batch: windows.
+            into: [B, 1, H], added to what the LSTM reads at each step.
+            onto: [B, 1, H], added to what comes out of it.
+        """
+        written, _ = self.lstm(self.past(batch) + into)
+        states: Tensor = self.dropout(written + onto)
+        if self.recall is None:
+            return states
+        found = self.recall(states, self.past.reader(batch.x, batch.shift))
+        recalled: Tensor = states + self.dropout(found)
+        return recalled
+
+    def begin(self, n: int, after: Batch | None) -> Pen:
+        """At the start of n songs, or in the place of windows, after the step before each."""
+        return Pen(self.past.first(n, after), None, self.recall.begin(n) if self.recall is not None else None, None)
+
+    def next(self, pen: Pen, into: Tensor | float = 0.0, onto: Tensor | float = 0.0) -> tuple[Tensor, Pen]:
+        """The state before the next step, [n, 1, H]; `into` and `onto` as in `forward`."""
+        states, lstm = self.lstm(pen.read + into, pen.lstm)
+        states = states + onto
+        pen = pen._replace(lstm=lstm, state=states)
+        if self.recall is not None and pen.memory is not None:
+            states = states + self.recall.one(states, pen.memory)
+        return states, pen
+
+    def write(self, pen: Pen, x: Tensor) -> Pen:
+        """Takes in the next step, [n, D]."""
+        read, memory = self.past.one(x), pen.memory
+        if self.recall is not None and memory is not None and pen.state is not None:
+            memory = self.recall.remember(pen.state, read, memory)
+        return pen._replace(read=read, memory=memory)

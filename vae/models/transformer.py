@@ -1,0 +1,93 @@
+"""`transformer`: a causal decoder that is given the code at every layer; an LSTM each way makes the code.
+
+Pre-norm blocks (Vaswani et al. 2017; Xiong et al. 2020) with rotary positions (Su et al. 2021), which tell how long ago
+something was, not where in the window.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from vae.config import Config
+from vae.encoding import DataSpec
+from vae.models.base import Normal, WindowVae, as_normal
+from vae.models.layers import Memory, PastReader, Summary
+from vae.models.likelihood import Moments
+from vae.windows import Batch
+
+_BASE = 10_000.0  # of the rotary wavelengths
+
+
+class _Block(nn.Module):
+    """Attention to the steps so far, then two dense layers; the code shifts what both read."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.transformer_width
+        self._heads = config.transformer_heads
+        self.code = nn.Linear(config.latent_dim, 2 * width)
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.attend = nn.Linear(width, 3 * width)
+        self.attended = nn.Linear(width, width)
+        self.dense = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, h: Tensor, z: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
+        """[B, T, H] steps, which follow those in the memory, and the code [B, Z]; also the memory with these steps."""
+        first, second = self.code(z)[:, None].chunk(2, dim=-1)
+        query, key, value = self.attend(self.norms[0](h) + first).unflatten(2, (3, self._heads, -1)).unbind(2)
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))  # [B, heads, T, H / heads]
+        before = 0 if memory is None else memory[0].shape[2]
+        query, key = _rotate(query, before), _rotate(key, before)
+        if memory is not None:
+            key, value = torch.cat([memory[0], key], dim=2), torch.cat([memory[1], value], dim=2)
+        found = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=memory is None)
+        h = h + self.dropout(self.attended(found.transpose(1, 2).flatten(2)))
+        return h + self.dropout(self.dense(self.norms[1](h) + second)), (key, value)
+
+
+def _rotate(x: Tensor, before: int) -> Tensor:
+    """Turns pairs of units of [..., T, E] by angles that grow with the step, which counts from `before`."""
+    half = x.shape[-1] // 2
+    wavelength = _BASE ** (torch.arange(half, device=x.device) / half)
+    angle = torch.arange(before, before + x.shape[-2], device=x.device)[:, None] / wavelength
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class Transformer(WindowVae):
+    """Steps one after another, each attending to all before it."""
+
+    def __init__(self, config: Config, spec: DataSpec, moments: Moments | None) -> None:
+        super().__init__(config, spec, moments, config.transformer_width)
+        self.summary = Summary(config, spec, self.head)
+        self.posterior = nn.Linear(self.summary.outputs, 2 * config.latent_dim)
+        self.past = PastReader(config, spec, self.head, config.transformer_width)
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.transformer_layers))
+        self.norm = nn.LayerNorm(config.transformer_width)
+
+    def encode(self, batch: Batch) -> Normal:
+        """See `WindowVae.encode`."""
+        return as_normal(self.posterior(self.summary(batch)))
+
+    def states(self, batch: Batch, z: Tensor) -> Tensor:
+        """See `Vae.states`."""
+        h = self.past(batch)
+        for block in self.blocks:
+            h, _ = block(h, z)
+        return self.norm(h)  # type: ignore[no-any-return]
+
+    def decode(
+        self, z: Tensor, steps: int, temperature: float, generator: torch.Generator, after: Batch | None = None
+    ) -> Tensor:
+        """See `Vae.decode`."""
+        memories: list[Memory | None] = [None] * len(self.blocks)
+        read, written = self.past.first(len(z), after), []
+        for _ in range(steps):
+            h = read
+            for i, block in enumerate(self.blocks):
+                h, memories[i] = block(h, z, memories[i])
+            x = self.head.sample(self.norm(h)[:, 0], temperature, generator)
+            read = self.past.one(x)
+            written.append(x)
+        return torch.stack(written, dim=1)
