@@ -7,20 +7,37 @@ from vae.config import Config
 from vae.corpus import Corpus, Split, fingerprint
 from vae.encoding import DataSpec
 from vae.models.base import Vae
-from vae.models.registry import build_model
+from vae.models.registry import FAMILIES, build_model
 from vae.train import Trainer, TrainingData
 from vae.windows import Batch
 
 torch.set_num_threads(1)  # as trials do; threads that wait for each other on busy cores take a hundred times as long
 
 CPU = torch.device("cpu")
-SMALL = {
-    "dense": {"family": "dense", "dense_width": 12, "latent_dim": 4},
-    "recurrent": {"family": "recurrent", "rnn_width": 10, "latent_dim": 4, "rnn_layers": 2},
+_SIZES = {
+    "latent_dim": 4,
+    "head_width": 10,
+    "dense_width": 12,
+    "rnn_width": 10,
+    "recall_width": 6,
+    "transformer_width": 8,
+    "transformer_heads": 2,
+    "transformer_layers": 2,
+    "encoder_width": 6,
 }
-BINARY = DataSpec("binary", 6, 1, None, 100.0, 8, 20)
+_WHOLE = {"dropout": 0.0, "input_dropout": 0.0, "head_dropout": 0.0}
+SMALL = {family: {"family": family, **_SIZES, **_WHOLE} for family in FAMILIES}
+"""Params by family; windows are the family's."""
+BINARY = DataSpec("binary", 6, 1, 3, 100.0, 8, 20)
 REAL = DataSpec("real", 5, 1, None, 100.0, 1, 1)
 SPECS = {"binary": BINARY, "real": REAL, "unit": DataSpec("real", 5, 1, None, 100.0, 1, 1, unit_interval=True)}
+CASES = [(kind, family) for kind in SPECS for family in FAMILIES if kind == "binary" or family != "hierarchical"]
+"""Kinds of data with the families that fit them: rows have no bars."""
+
+
+def params_of(kind: str, family: str, **params) -> dict:
+    """A small model of windows that are shorter than some songs."""
+    return SMALL[family] | {"window": SPECS[kind].window} | params
 
 
 def _binary_split(generator: np.random.Generator, songs: int) -> Split:
@@ -52,7 +69,7 @@ def make_trainer(
     kind: str = "binary", family: str = "dense", seed: int = 0, epoch_steps: int = 300, **params
 ) -> Trainer:
     corpus = make_corpus(kind)
-    config = Config.for_data(corpus.spec, {**SMALL[family], "batch_size": 7, **params})
+    config = Config.for_data(corpus.spec, params_of(kind, family, **{"batch_steps": 50, **params}))
     return Trainer(config, TrainingData.load(corpus, CPU), seed, epoch_steps)
 
 
@@ -60,14 +77,29 @@ def make_model(kind: str, family: str, seed: int = 0, **params) -> Vae:
     """A model in evaluation mode, with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build_model(Config.for_data(SPECS[kind], SMALL[family] | params), SPECS[kind]).eval()
+        return build_model(Config.for_data(SPECS[kind], params_of(kind, family, **params)), SPECS[kind]).eval()
+
+
+def randomise(model: Vae, seed: int = 0, gain: float = 1.5) -> Vae:
+    """Gives all weights random values, those that begin at zero too, so large that every part has a say."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weights in model.parameters():
+            noise = torch.randn(weights.shape, generator=generator)
+            if weights.ndim > 1:
+                weights.copy_(gain * noise / weights.shape[1] ** 0.5)
+            else:
+                weights.add_(0.5 * noise)
+    return model
 
 
 def make_batch(kind: str, window: int, lengths: list[int], seed: int = 0) -> Batch:
-    """Random windows, padded with zeros."""
+    """Random windows, padded with zeros; the first begins its song."""
     generator, spec = torch.Generator().manual_seed(seed), SPECS[kind]
     x = torch.rand(len(lengths), window, spec.features, generator=generator)
     previous = torch.rand(len(lengths), spec.features, generator=generator)
     x, previous = (x.round(), previous.round()) if spec.is_binary else (x, previous)
     mask = torch.arange(window) < torch.tensor(lengths)[:, None]
-    return Batch(x * mask[:, :, None], mask, previous)
+    begins = torch.arange(len(lengths)) == 0
+    shift = torch.zeros(len(lengths), dtype=torch.long)
+    return Batch(x * mask[:, :, None], mask, previous * ~begins[:, None], begins, shift)

@@ -109,7 +109,7 @@ class Config:
 
         Args:
             spec: the data.
-            params: values by name.
+            params: values by name; `free_bits` or `beta_warmup` take the place of the default `rate_target`.
             horizon: time steps of training in all, over which the learning rate falls; 0: it does not.
 
         Raises:
@@ -121,8 +121,10 @@ class Config:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
                 raise UserError(f"unknown hyperparameter {name!r}; {hint}")
-        family = params.get("family", cls.family)
-        config = cls(**{**_defaults(spec, family), **params})
+        defaults = _defaults(spec, params.get("family", cls.family))
+        if params.get("free_bits") or params.get("beta_warmup"):
+            defaults["rate_target"] = 0.0
+        config = cls(**{**defaults, **params})
         if horizon and "lr_decay" not in params:
             decay = max(1, horizon // config.batch_steps - config.lr_warmup)
             config = dataclasses.replace(config, lr_decay=decay)
@@ -188,7 +190,7 @@ def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     if family in ("recurrent", "sequential"):
         values["window"] = min(spec.longest_song, MOST_STEPS)
     if family == "transformer":
-        values["window"] = min(spec.longest_song, 4 * spec.window)
+        values["window"] = min(spec.longest_song, 4 * spec.window, MOST_STEPS)
     return values
 
 

@@ -17,12 +17,12 @@ from vae.statistics import (
     Array,
     Floats,
     Library,
-    _mean,
-    _percentile,
-    _ratio,
     excerpts,
+    known_mean,
+    known_percentile,
     measure,
     melody_ngrams,
+    ratio,
     sounding_and_onsets,
 )
 
@@ -47,7 +47,7 @@ def scale_consistency(pitch_classes: Floats) -> Floats:
     C-RNN-GAN; MusPy's `scale_consistency`). The 12 major scales are enough, since natural minor ones have the
     same pitch classes. 7/12 for all classes alike. NaN for silence.
     """
-    return _ratio((pitch_classes @ _SCALES.T).max(axis=1), pitch_classes.sum(axis=1))
+    return ratio((pitch_classes @ _SCALES.T).max(axis=1), pitch_classes.sum(axis=1))
 
 
 def histograms(rolls: Array, spec: DataSpec) -> dict[str, Floats]:
@@ -200,11 +200,11 @@ def _statistics(rolls: Array, spec: DataSpec) -> dict[str, Floats]:
 
 def _row(drawn: Floats, test: Floats, train: Floats) -> dict[str, float | None]:
     return {
-        "samples": _mean(drawn),
-        "test": _mean(test),
-        "train": _mean(train),
-        "train_p5": _percentile(train, 5),
-        "train_p95": _percentile(train, 95),
+        "samples": known_mean(drawn),
+        "test": known_mean(test),
+        "train": known_mean(train),
+        "train_p5": known_percentile(train, 5),
+        "train_p95": known_percentile(train, 95),
     }
 
 

@@ -1,4 +1,4 @@
-"""The bounds of a checkpoint, as JSON.
+"""What a checkpoint is worth, as JSON: its bounds, what its code does, and what its samples are like.
 
 Command: `python -m vae.evaluate --best --split test --iwae 100`.
 """
@@ -13,14 +13,20 @@ import torch
 
 from vae import checkpoint
 from vae.arguments import add_checkpoint_arguments, chosen_directory
-from vae.bounds import TEST_SEED, VALIDATION_SEED, evaluate, importance_weighted_bound
+from vae.bounds import TEST_SEED, VALIDATION_SEED, evaluate, importance_weighted_bound, reconstruction
 from vae.corpus import load_corpus
+from vae.distributions import compare
 from vae.errors import UserError, exit_code
+from vae.models.base import Vae
+from vae.sample import draw
 from vae.windows import Songs
+
+PIECES = 64
+"""Samples whose statistics are compared with the test split's."""
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m vae.evaluate", description="Bounds of a checkpoint, as JSON.")
+    parser = argparse.ArgumentParser("python -m vae.evaluate", description="What a checkpoint is worth, as JSON.")
     add_checkpoint_arguments(parser)
     parser.add_argument("--split", choices=("train", "valid", "test"), default="valid", help="default: valid")
     parser.add_argument("--iwae", type=int, metavar="K", help="also the importance-weighted bound with K samples")
@@ -56,11 +62,23 @@ def _report(args: argparse.Namespace) -> dict[str, Any]:
     songs = Songs(corpus.splits[args.split], torch.device("cpu"))
     seed = TEST_SEED if args.split == "test" else VALIDATION_SEED
     report: dict[str, Any] = {"checkpoint": str(directory), "data": data, "split": args.split}
-    report |= evaluate(loaded.model, songs, seed)
+    report |= {"code_unit": code_unit(loaded.model), **evaluate(loaded.model, songs, seed)}
     if args.iwae:
         report |= {"iwae": importance_weighted_bound(loaded.model, songs, seed, args.iwae)}
         report |= {"iwae_samples": args.iwae}
+    if spec.is_binary:
+        report |= reconstruction(loaded.model, songs, seed)
+    if spec.is_music:
+        report |= {"music": compare(draw(loaded.model, spec, PIECES, 1.0, 0), corpus)}
     return report
+
+
+def code_unit(model: Vae) -> str:
+    """What has a code of its own: `step`, `song`, or `window of N steps`."""
+    if model.code_unit == "step":
+        return "step"
+    window, longest = model.config.window, model.spec.longest_song
+    return "song" if window == longest else f"window of {window} steps"
 
 
 def main(argv: list[str] | None = None) -> int:

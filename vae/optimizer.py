@@ -52,7 +52,7 @@ class Optimizer:
         if self._average is None:
             yield
             return
-        present = [p.data for p in self._parameters.values()]
+        present = [p.detach().clone() for p in self._parameters.values()]
         self._put(self._average)
         try:
             yield
@@ -60,8 +60,8 @@ class Optimizer:
             self._put(present)
 
     def _put(self, values: list[Tensor]) -> None:
-        for parameter, value in zip(self._parameters.values(), values, strict=True):
-            parameter.data = value
+        with torch.no_grad():  # in place: cuDNN wants the weights of an LSTM to stay where they are
+            torch._foreach_copy_(list[Tensor](self._parameters.values()), values)
 
     def tensors(self) -> dict[str, Tensor]:
         """What `restore` needs."""

@@ -40,7 +40,7 @@ class RateControl:
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self._target, self._most = config.rate_target, config.beta
-        self.beta = torch.tensor(config.beta, device=device)
+        self.beta = torch.tensor(float(config.beta), device=device)  # a config may hold whole numbers
 
     def observe(self, rate: Tensor) -> None:
         """Takes in the KL of a batch, a scalar in nats per time step."""

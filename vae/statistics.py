@@ -61,7 +61,7 @@ def polyphony(sounding: Bools) -> Floats:
     As in pypianoroll and MusPy (Dong et al. 2020). NaN for silence.
     """
     busy = sounding.any(axis=2).sum(axis=1)
-    return _ratio(sounding.sum(axis=(1, 2)), busy)
+    return ratio(sounding.sum(axis=(1, 2)), busy)
 
 
 def pitch_class_entropy(onsets: Bools) -> Floats:
@@ -71,7 +71,7 @@ def pitch_class_entropy(onsets: Bools) -> Floats:
     there a bar at a time). 0 for one class, log2 12 = 3.58 for all alike. NaN for silence.
     """
     counts = _chroma(onsets.sum(axis=1, dtype=np.float64))
-    shares = _ratio(counts, counts.sum(axis=-1, keepdims=True))
+    shares = ratio(counts, counts.sum(axis=-1, keepdims=True))
     logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
     return np.asarray(-(shares * logs).sum(axis=-1), np.float64)
 
@@ -96,7 +96,7 @@ def self_similarity(sounding: Bools, steps_per_beat: int) -> Floats:
     for lag in range(2, beats // 2 + 1):
         cosine = (unit[:, :-lag] * unit[:, lag:]).sum(axis=-1)
         pairs = (heard[:, :-lag] | heard[:, lag:]).sum(axis=1)
-        best = np.fmax(best, _ratio(cosine.sum(axis=1), pairs))
+        best = np.fmax(best, ratio(cosine.sum(axis=1), pairs))
     return np.asarray(np.minimum(best, 1.0), np.float64)
 
 
@@ -282,7 +282,7 @@ def _chroma(keys: Floats) -> Floats:
     return np.asarray(keys @ classes, np.float64)
 
 
-def _ratio(above: Array, below: Array) -> Floats:
+def ratio(above: Array, below: Array) -> Floats:
     """`above / below`, NaN where `below` is 0."""
     out = np.full(above.shape, np.nan)
     np.divide(above, below, out=out, where=below > 0)
@@ -290,23 +290,25 @@ def _ratio(above: Array, below: Array) -> Floats:
 
 
 def _compare(drawn: Floats, yardstick: Floats, held_out: Floats) -> dict[str, Any]:
-    low, high = _percentile(yardstick, 5), _percentile(yardstick, 95)
-    mean = _mean(drawn)
-    inside = None if mean is None or low is None or high is None else low <= mean <= high
+    low, high = known_percentile(yardstick, 5), known_percentile(yardstick, 95)
+    drawn_mean = known_mean(drawn)
+    inside = None if drawn_mean is None or low is None or high is None else low <= drawn_mean <= high
     return {
-        "samples": mean,
+        "samples": drawn_mean,
         "train_p5": low,
         "train_p95": high,
-        "held_out": _mean(held_out),
+        "held_out": known_mean(held_out),
         "inside": inside,
     }
 
 
-def _mean(values: Floats) -> float | None:
+def known_mean(values: Floats) -> float | None:
+    """The mean of what is not NaN; None if nothing is."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else None
 
 
-def _percentile(values: Floats, percent: float) -> float | None:
+def known_percentile(values: Floats, percent: float) -> float | None:
+    """A percentile of what is not NaN; None if nothing is."""
     values = values[~np.isnan(values)]
     return float(np.percentile(values, percent)) if len(values) else None

@@ -133,5 +133,7 @@ def _prefixes(x: Tensor) -> _Prefixes:
     first = count.cumsum(0) - count
     step = torch.repeat_interleave(torch.arange(len(x), device=x.device), count)
     number = torch.arange(len(step), device=x.device) - first.index_select(0, step)
-    keys = x.index_select(0, step) * (through.index_select(0, step) <= number[:, None])
+    # Keys that are off take no part, so that no gradient reaches a key through a prefix that ends below it.
+    place = through.masked_fill(x == 0, torch.inf)
+    keys = x.index_select(0, step) * (place.index_select(0, step) <= number[:, None])
     return _Prefixes(keys, step, first[:, None] + (through - x).long())

@@ -16,6 +16,16 @@ from vae.windows import Batch
 Memory = tuple[Tensor, Tensor]
 """Keys and values, [B, J, E] each."""
 
+_WEAK = 0.05
+
+
+def read_code(latent_dim: int, width: int) -> nn.Linear:
+    """A layer that reads a code; weak at first, for a code that says nothing yet is noise to all that comes after."""
+    layer = nn.Linear(latent_dim, width)
+    with torch.no_grad():
+        layer.weight.mul_(_WEAK)
+    return layer
+
 
 class StepReader(nn.Module):
     """Embeds steps; knows the transposition, so that a model trained on all keys still writes in the data's own."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vae.config import Config
 from vae.encoding import DataSpec
 from vae.models.base import Normal, WindowVae, as_normal
-from vae.models.layers import Summary, Writer
+from vae.models.layers import Summary, Writer, read_code
 from vae.models.likelihood import Moments
 from vae.windows import Batch
 
@@ -22,8 +22,8 @@ class Recurrent(WindowVae):
         super().__init__(config, spec, moments, config.rnn_width)
         self.summary = Summary(config, spec, self.head)
         self.posterior = nn.Linear(self.summary.outputs, 2 * config.latent_dim)
-        self.into = nn.Linear(config.latent_dim, config.rnn_width)
-        self.onto = nn.Linear(config.latent_dim, config.rnn_width)
+        self.into = read_code(config.latent_dim, config.rnn_width)
+        self.onto = read_code(config.latent_dim, config.rnn_width)
         self.writer = Writer(config, spec, self.head)
 
     def encode(self, batch: Batch) -> Normal:

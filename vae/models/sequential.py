@@ -13,7 +13,7 @@ from vae.config import Config
 from vae.encoding import DataSpec
 from vae.loss import kl_normal, log_normal_ratio
 from vae.models.base import Code, Normal, Terms, Vae, as_normal
-from vae.models.layers import Pen, StepReader, Writer, reverse
+from vae.models.layers import Pen, StepReader, Writer, read_code, reverse
 from vae.models.likelihood import Moments
 from vae.windows import Batch
 
@@ -32,7 +32,7 @@ class Sequential(Vae):
         self.backward_lstm = nn.LSTM(width, width, batch_first=True)
         self.meet = nn.Linear(config.rnn_width + width, width)
         self.correction = nn.Linear(width, 2 * codes)
-        self.onto = nn.Linear(codes, config.rnn_width)
+        self.onto = read_code(codes, config.rnn_width)
         self.dropout = nn.Dropout(config.encoder_dropout)
         for weights in (*self.prior.parameters(), *self.correction.parameters()):
             nn.init.zeros_(weights)  # q starts as p: the code costs nothing until it says something

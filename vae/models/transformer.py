@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vae.config import Config
 from vae.encoding import DataSpec
 from vae.models.base import Normal, WindowVae, as_normal
-from vae.models.layers import Memory, PastReader, Summary
+from vae.models.layers import Memory, PastReader, Summary, read_code
 from vae.models.likelihood import Moments
 from vae.windows import Batch
 
@@ -24,7 +24,7 @@ class _Block(nn.Module):
         super().__init__()
         width = config.transformer_width
         self._heads = config.transformer_heads
-        self.code = nn.Linear(config.latent_dim, 2 * width)
+        self.code = read_code(config.latent_dim, 2 * width)
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
         self.attend = nn.Linear(width, 3 * width)
         self.attended = nn.Linear(width, width)

@@ -1,0 +1,245 @@
+"""What a sweep finds in some minutes, on the test split, beside published results and each family's defaults.
+
+    python -m benchmarks.elbo_table --data ../shared/data/pianorolls/jsb_chorales.json --minutes 40
+
+The minutes cover the search and the final training of its two best configurations for the rest of the time, at once;
+the winner is chosen on validation and read on test once. Scoring is timed apart. `--row` adds rows: each family's
+defaults, the seed's VAE, and the winner's decoder without a code, trained for as many minutes each, two at a time, a
+core each. Rows recorded earlier stay, also of other data, so that a table can be made in parts.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common import RESULTS, ROOT, Table, command, machine, revision, write
+from benchmarks.published import published
+from sweep.results import SweepFolder
+from sweep.study import Study, read_settings
+from vae import checkpoint
+from vae.bounds import TEST_SEED, evaluate, importance_weighted_bound, reconstruction
+from vae.config import FAMILY_NAMES
+from vae.corpus import Corpus, load_corpus, save_corpus
+from vae.errors import UserError, exit_code
+from vae.evaluate import code_unit
+from vae.ranking import is_feasible, rank_key
+from vae.train import MIN_KL
+from vae.windows import Songs
+
+NAME = "elbo_table"
+SWEEP, UNCODED, SEEDS_OWN = "sweep", "winner without a code", "seed"
+ROWS = (SWEEP, *FAMILY_NAMES, SEEDS_OWN, UNCODED)
+_SEARCH_SHARE = 0.6
+"""Of the minutes; the rest trains the two best to the end."""
+_COLUMNS = (
+    "nats per time step of test",
+    *("-ELBO", "per song", "-IWAE", "published estimate", "KL", "code_gain", "active", "code of a", "parameters"),
+    "minutes",
+)
+_SEEDS_PARAMS = {
+    **{"family": "dense", "head": "independent", "transpose": 0, "ema": 0.0, "rate_target": 0.0, "lr_warmup": 0},
+    **{"weight_decay": 0.0},
+}
+_NO_CODE = {"beta": 100.0, "free_bits": 0.0, "rate_target": 0.0, "beta_warmup": 0, "beta_cycle": 0}
+
+
+class Run:
+    """One data set's rows in the making."""
+
+    def __init__(self, args: argparse.Namespace, corpus: Corpus, folder: Path) -> None:
+        self.args, self.corpus, self.folder = args, corpus, folder
+        self.data = Path(args.data).stem
+        self.saved = folder / "corpus.npz"
+        save_corpus(corpus, self.saved)
+
+    def search(self) -> list[dict[str, Any]]:
+        """Runs the sweep; the params of the two best trials, the best first."""
+        seconds = 60.0 * self.args.minutes * _SEARCH_SHARE
+        words = ["--data", str(Path(self.args.data).resolve()), "--name", "table", "--results", str(self.folder)]
+        words += ["--trials", "100000", "--time-budget", f"{seconds:.0f}s", "--seed", str(self.args.seed)]
+        _wait([_start("sweep.run", words)])
+        sweep = SweepFolder(self.folder, "table")
+        study = Study(sweep.journal, read_settings(sweep.journal, "table"), 0)
+        return [record.params for record in study.top(2)]
+
+    def train(self, jobs: list[tuple[dict[str, Any], float]]) -> list[Path | None]:
+        """Trains configurations for some minutes each, two at a time; their checkpoints, None for one that failed."""
+        made: list[Path | None] = []
+        for first in range(0, len(jobs), 2):
+            places = [self.folder / f"run-{time.monotonic_ns()}-{i}" for i in range(len(jobs[first : first + 2]))]
+            processes = [
+                _start("benchmarks.timed_training", self._words(params, minutes, place, seed))
+                for seed, ((params, minutes), place) in enumerate(zip(jobs[first : first + 2], places, strict=True))
+            ]
+            _wait(processes)
+            made += [place if (place / checkpoint.METRICS).exists() else None for place in places]
+        return made
+
+    def _words(self, params: dict[str, Any], minutes: float, place: Path, seed: int) -> list[str]:
+        words = ["--data", str(self.saved), "--params", json.dumps(params), "--minutes", str(minutes)]
+        return [*words, "--seed", str(self.args.seed + seed), "--out", str(place)]
+
+    def winner(self) -> tuple[Path, dict[str, Any]]:
+        """Searches, trains the two best to the end of the minutes, and picks the best of them and of the search."""
+        began = time.monotonic()
+        top = self.search()
+        left = self.args.minutes - (time.monotonic() - began) / 60.0
+        finals = self.train([(params, left) for params in top])
+        candidates = [place for place in finals if place is not None] + [SweepFolder(self.folder, "table").best]
+        best = max(candidates, key=lambda place: rank_key(checkpoint.read_json(place / checkpoint.METRICS), MIN_KL))
+        return best, {"minutes": (time.monotonic() - began) / 60.0, "chosen_from": len(candidates)}
+
+    def scored(self, model: str, place: Path, minutes: float, extra: dict[str, Any]) -> dict[str, Any]:
+        """A row: the checkpoint on the test split."""
+        began = time.monotonic()
+        loaded = checkpoint.load(place)
+        songs = Songs(self.corpus.splits["test"], torch.device("cpu"))
+        values = evaluate(loaded.model, songs, TEST_SEED)
+        metrics = loaded.record["metrics"]
+        row = {
+            "data": self.data,
+            "model": model,
+            "family": loaded.config.family,
+            "test_nll": -values["elbo"],
+            "test_nll_per_song": -values["elbo_per_song"],
+            "test_iwae_nll": -importance_weighted_bound(loaded.model, songs, TEST_SEED, self.args.iwae),
+            "iwae_samples": self.args.iwae,
+            "kl": values["kl"],
+            "code_gain": values["code_gain"],
+            "active_units": values["active_units"],
+            "code_unit": code_unit(loaded.model),
+            "parameters": sum(p.numel() for p in loaded.model.parameters()),
+            "minutes": minutes,
+            "valid_nll": -metrics["val_elbo"],
+            "feasible_on_validation": is_feasible(metrics, MIN_KL),
+            "config": loaded.record["config"],
+            **(reconstruction(loaded.model, songs, TEST_SEED) if self.corpus.spec.is_binary else {}),
+            **extra,
+        }
+        return row | {
+            "evaluation_minutes": (time.monotonic() - began) / 60.0,
+            "command": command(NAME),
+            "revision": revision(),
+            "machine": machine(),
+        }
+
+
+def _start(module: str, words: list[str]) -> "subprocess.Popen[bytes]":
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.getenv("PYTHONPATH"))))}
+    environment.pop("RAY_ADDRESS", None)
+    return subprocess.Popen((sys.executable, "-m", module, *words), env=environment)
+
+
+def _wait(processes: "list[subprocess.Popen[bytes]]") -> None:
+    for process in processes:
+        process.wait()
+
+
+def params_of(row: str, earlier: dict[tuple[str, str], dict[str, Any]], data: str) -> dict[str, Any]:
+    """The hyperparameters of a row that is trained by itself."""
+    if row == SEEDS_OWN:
+        return _SEEDS_PARAMS
+    if row == UNCODED:
+        if (data, SWEEP) not in earlier:
+            raise UserError(f"--row {UNCODED!r}: needs the row {SWEEP!r} of {data}; add --row {SWEEP}.")
+        return {**earlier[data, SWEEP]["config"], **_NO_CODE}
+    return {"family": row}
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """All rows, a data set after another, published results first."""
+    lines: list[tuple[str, ...]] = []
+    for data in dict.fromkeys(row["data"] for row in rows):
+        for known in published(data):
+            bound = known.bound if known.exact is None else known.exact
+            cells = (_figure(bound), _figure(known.bound_per_song), "", _figure(known.estimate))
+            exact = " (exact)" if known.exact is not None else ""
+            lines.append((f"{data}: {known.model}{exact}", *cells, *[""] * 6))
+        lines += [_line(row) for row in rows if row["data"] == data]
+    return Table(_COLUMNS, lines)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _line(row: dict[str, Any]) -> tuple[str, ...]:
+    title = f"our sweep's winner ({row['family']})" if row["model"] == SWEEP else f"our {row['model']}, defaults"
+    title = {UNCODED: "the winner's decoder without a code", SEEDS_OWN: "the seed's dense VAE"}.get(row["model"], title)
+    return (
+        f"{row['data']}: {title}",
+        *(_figure(row[name]) for name in ("test_nll", "test_nll_per_song")),
+        f"{row['test_iwae_nll']:.2f} (K = {row['iwae_samples']})",
+        "",
+        f"{row['kl']:.3f}",
+        f"{row['code_gain']:.3f}",
+        str(row["active_units"]),
+        row["code_unit"],
+        f"{row['parameters']:,}",
+        f"{row['minutes']:.0f}",
+    )
+
+
+def record(args: argparse.Namespace, made: dict[str, Any]) -> None:
+    """Adds a row to those recorded, and writes the table."""
+    rows = {key: row for key, row in recorded(args).items() if key != (made["data"], made["model"])}
+    rows[made["data"], made["model"]] = made
+    order = {name: i for i, name in enumerate(ROWS)}
+    ordered = sorted(rows.values(), key=lambda row: (row["data"], order[row["model"]]))
+    write(NAME, {"rows": ordered}, table(ordered), args.out)
+
+
+def recorded(args: argparse.Namespace) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows recorded so far, by data and model."""
+    path = args.out or RESULTS / f"{NAME}.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return {(row["data"], row["model"]): row for row in rows}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Makes the rows asked for, and records each as it comes."""
+    corpus = load_corpus(args.data, None, None, args.steps_per_bar)
+    with tempfile.TemporaryDirectory(prefix=f"{NAME}-") as scratch:
+        work = Run(args, corpus, Path(scratch))
+        if SWEEP in args.row:
+            place, figures = work.winner()
+            record(args, work.scored(SWEEP, place, figures["minutes"], {"chosen_from": figures["chosen_from"]}))
+        alone = [row for row in args.row if row != SWEEP]
+        for first in range(0, len(alone), 2):
+            pair = alone[first : first + 2]
+            jobs = [(params_of(row, recorded(args), work.data), args.minutes) for row in pair]
+            for row, made in zip(pair, work.train(jobs), strict=True):
+                if made is not None:
+                    record(args, work.scored(row, made, args.minutes, {}))
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(f"python -m benchmarks.{NAME}", description="The published table with our rows.")
+    parser.add_argument("--data", required=True, metavar="PATH", help="a piano-roll .json, or as of sweep.run")
+    parser.add_argument("--steps-per-bar", type=int, metavar="N", help="as of sweep.run; hierarchical needs it")
+    parser.add_argument("--minutes", type=float, default=40.0, help="of search and training (default: 40)")
+    parser.add_argument("--row", action="append", choices=ROWS, help=f"repeatable (default: {SWEEP})")
+    parser.add_argument("--iwae", type=int, default=32, metavar="K", help="draws of a window's codes (default: 32)")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {RESULTS.relative_to(ROOT)}/{NAME}.json")
+    args = parser.parse_args(argv)
+    args.row = args.row or [SWEEP]
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    args = _parse(argv)
+    return exit_code(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

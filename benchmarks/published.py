@@ -1,0 +1,68 @@
+"""Published results on the four piano-roll sets: 88 keys, the standard split, nats per time step of test.
+
+`bound`: a bound by one draw of the posterior, over steps; `bound_per_song`: the mean over songs; `estimate`: importance
+sampled; `exact`: no latent variables. All as negative log-likelihoods, lower is better.
+
+Sources: Krishnan et al. 2017 (arXiv:1609.09869) and its supplement for DMM and TSBN; Boulanger-Lewandowski et al. 2012
+for RNN-NADE, whose figure for JSB is 5.56 in other papers; Bai et al. 2018 for TCN; Maddison et al. 2017 for FIVO.
+"""
+
+from typing import NamedTuple
+
+
+class Published(NamedTuple):
+    """One model on one set."""
+
+    model: str
+    bound: float | None = None
+    bound_per_song: float | None = None
+    estimate: float | None = None
+    exact: float | None = None
+
+
+TABLES = {
+    "jsb": (
+        Published("RNN", exact=8.71),
+        Published("TCN", exact=8.10),
+        Published("VRNN, FIVO, N = 5", bound=7.51),
+        Published("TSBN", bound=7.48),
+        Published("DMM", 6.93, 6.86, 6.39),
+        Published("DMM-Aug", 6.77, 6.69, 6.29),
+        Published("DMM-Aug-NADE", 5.34, 5.26, 5.12),
+        Published("RNN-NADE", exact=5.19),
+    ),
+    "nottingham": (
+        Published("RNN", exact=4.46),
+        Published("TCN", exact=3.07),
+        Published("VRNN, FIVO, N = 5", bound=3.07),
+        Published("TSBN", bound=3.67),
+        Published("DMM", 2.96, 2.95, 2.77),
+        Published("DMM-Aug", 2.86, 2.87, 2.68),
+        Published("DMM-Aug-NADE", 2.35, 2.36, 2.31),
+        Published("RNN-NADE", exact=2.31),
+    ),
+    "muse": (
+        Published("RNN", exact=8.13),
+        Published("VRNN, FIVO, N = 5", bound=6.75),
+        Published("TSBN", bound=6.81),
+        Published("DMM", 6.99, 6.20, 6.83),
+        Published("DMM-Aug", 6.48, 5.77, 6.36),
+        Published("DMM-Aug-NADE", 6.12, 5.25, 6.05),
+        Published("RNN-NADE", exact=5.60),
+    ),
+    "piano": (
+        Published("RNN", exact=8.37),
+        Published("VRNN, FIVO, N = 5", bound=7.85),
+        Published("TSBN", bound=7.98),
+        Published("DMM", 7.98, 8.25, 7.84),
+        Published("DMM-Aug", 7.72, 8.03, 7.59),
+        Published("DMM-Aug-NADE", 7.10, 7.36, 7.05),
+        Published("RNN-NADE", exact=7.05),
+    ),
+}
+
+
+def published(data: str) -> tuple[Published, ...]:
+    """The results on a set, known by the first word of its file's name; none for other sets."""
+    name = data.lower()
+    return next((rows for word, rows in TABLES.items() if name.startswith(word)), ())

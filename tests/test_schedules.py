@@ -1,0 +1,98 @@
+"""vae.schedules: learning rate, beta and its control, by hand."""
+
+import math
+
+import pytest
+import torch
+
+from vae.config import Config
+from vae.schedules import RateControl, beta, learning_rate
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("step", "share"),
+    [(0, 0.25), (1, 0.5), (3, 1.0), (4, 1.0), (9, 0.2 + 0.8 * 0.5), (14, 0.2), (10_000, 0.2)],
+)
+def test_learning_rate_rises_and_falls(step, share):
+    config = Config(learning_rate=0.1, lr_warmup=4, lr_decay=10, lr_final=0.2)
+    assert learning_rate(config, step) == pytest.approx(0.1 * share, rel=1e-12)
+
+
+@pytest.mark.parametrize("step", [0, 1, 10**6])
+def test_learning_rate_is_constant_without_a_schedule(step):
+    assert learning_rate(Config(learning_rate=0.1, lr_warmup=0), step) == 0.1
+
+
+def test_learning_rate_stays_at_its_peak_without_a_fall():
+    config = Config(learning_rate=0.1, lr_warmup=4)
+    assert [learning_rate(config, step) for step in (0, 3, 4, 10**6)] == [0.025, 0.1, 0.1, 0.1]
+
+
+def warming(**more):
+    return Config(rate_target=0.0, beta=2.0, beta_warmup=4, **more)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (1, 0.5), (3, 1.5), (4, 2.0), (5, 2.0), (10**6, 2.0)])
+def test_beta_rises_from_nothing_and_stays(step, expected):
+    assert beta(warming(), step) == expected
+    assert beta(Config(beta=2.0), step) == 2.0
+
+
+@pytest.mark.parametrize("cycle", [4, 6])
+def test_beta_rises_again_every_cycle(cycle):
+    once = [0.0, 0.5, 1.0, 1.5, 2.0, 2.0][:cycle]
+    assert [beta(warming(beta_cycle=cycle), step) for step in range(3 * cycle)] == 3 * once
+
+
+def observed(rate, before=1.0, target=0.1, most=2.0):
+    """Beta after one batch of this KL."""
+    control = RateControl(Config(rate_target=target, beta=most), CPU)
+    control.beta.fill_(before)
+    control.observe(torch.tensor(rate))
+    return control.beta.item()
+
+
+@pytest.mark.parametrize(
+    ("rate", "exponent"),
+    [
+        (0.1, 0.0),  # at its target it stays
+        (0.15, 0.05 * 0.5),
+        (0.11, 0.05 * 0.1),
+        (0.05, -0.05 * 0.5),
+        (0.2, 0.05),
+        (50.0, 0.05),  # no faster than this, up
+        (0.0, -0.05),  # or down
+    ],
+)
+def test_a_code_worth_more_than_the_target_costs_more(rate, exponent):
+    assert observed(rate) == pytest.approx(math.exp(exponent), rel=1e-6)
+
+
+@pytest.mark.parametrize(("rate", "before", "after"), [(9.0, 1.99, 2.0), (9.0, 2.0, 2.0), (0.0, 0.201, 0.2)])
+def test_controlled_beta_lies_between_a_tenth_of_the_configs_and_the_whole(rate, before, after):
+    assert observed(rate, before) == pytest.approx(after, rel=1e-6)
+
+
+def test_control_begins_at_the_configs_beta_also_a_whole_number():
+    control = RateControl(Config(beta=3), CPU)
+    assert control.beta.item() == 3.0
+    control.observe(torch.tensor(0.0))
+    assert control.beta.item() == pytest.approx(3.0 * math.exp(-0.05), rel=1e-6)
+
+
+def test_control_passes_no_gradient_on():
+    control, rate = RateControl(Config(), CPU), torch.tensor(0.3, requires_grad=True)
+    control.observe(rate)
+    assert not control.beta.requires_grad
+
+
+@pytest.mark.parametrize("start", [0.2, 2.0])
+def test_control_finds_the_beta_that_holds_the_target(start):
+    """Of a code whose KL falls as it gets dearer, kl = 0.05 / beta: the target 0.1 is met at 0.5."""
+    control = RateControl(Config(rate_target=0.1, beta=2.0), CPU)
+    control.beta.fill_(start)
+    for _ in range(300):
+        control.observe(0.05 / control.beta)
+    assert control.beta.item() == pytest.approx(0.5, rel=1e-3)
