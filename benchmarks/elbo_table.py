@@ -44,10 +44,11 @@ _COLUMNS = (
     *("-ELBO", "per song", "-IWAE", "published estimate", "KL", "code_gain", "active", "code of a", "parameters"),
     "minutes",
 )
-_SEEDS_PARAMS = {
+SEEDS_PARAMS = {
     **{"family": "dense", "head": "independent", "transpose": 0, "ema": 0.0, "rate_target": 0.0, "lr_warmup": 0},
     **{"weight_decay": 0.0},
 }
+"""The seed's VAE: sizes are the defaults, all else is off."""
 _NO_CODE = {"beta": 100.0, "free_bits": 0.0, "rate_target": 0.0, "beta_warmup": 0, "beta_cycle": 0}
 
 
@@ -146,7 +147,7 @@ def _wait(processes: "list[subprocess.Popen[bytes]]") -> None:
 def params_of(row: str, earlier: dict[tuple[str, str], dict[str, Any]], data: str) -> dict[str, Any]:
     """The hyperparameters of a row that is trained by itself."""
     if row == SEEDS_OWN:
-        return _SEEDS_PARAMS
+        return SEEDS_PARAMS
     if row == UNCODED:
         if (data, SWEEP) not in earlier:
             raise UserError(f"--row {UNCODED!r}: needs the row {SWEEP!r} of {data}; add --row {SWEEP}.")

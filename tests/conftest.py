@@ -8,6 +8,7 @@ import pytest
 
 from sweep.study import Settings, Study
 from vae.corpus import Corpus, load_corpus
+from vae.encoding import DataSpec
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -44,8 +45,9 @@ def make_study(tmp_path: Path) -> Callable[..., Study]:
     """Opens a study; twice the same journal is what a resumed sweep does."""
 
     def make(trials: int, path: Path | None = None) -> Study:
+        spec = DataSpec("roll", 88, 4, 16, 100.0, window=64, longest_song=200)
         families = ("dense", "recurrent")
-        settings = Settings("test", "bach", "roll", 4, None, "0" * 64, 16, families, 27, 100_000, seed=0, min_kl=0.1)
+        settings = Settings("test", "bach", spec, "0" * 64, families, 27, 100_000, seed=0, min_kl=0.1)
         return Study(path or tmp_path / "study.log", settings, trials)
 
     return make

@@ -44,7 +44,7 @@ def test_steps_are_adamws_at_the_learning_rate_of_the_schedule():
     schedule = {"lr_warmup": 3, "lr_decay": 6, "lr_final": 0.2}
     model, optimizer = made(**schedule)
     other, _ = made()
-    adamw = torch.optim.AdamW(other.parameters(), lr=math.nan, weight_decay=0.0)
+    adamw = torch.optim.AdamW(other.parameters(), lr=1.0, weight_decay=0.0)
     config = Config(**{**PLAIN, **schedule})
     for step in range(12):
         optimizer.step(loss_of(model, step), step)
@@ -88,7 +88,6 @@ def test_the_average_forgets_its_first_weights_sooner_than_later_ones():
     with optimizer.averaged():
         for name, value in model.state_dict().items():
             torch.testing.assert_close(value, average[name], rtol=1e-5, atol=1e-7)
-        assert not torch.equal(model[0].weight, average["0.weight"] + 1)
     assert not torch.allclose(model[0].weight, average["0.weight"], rtol=1e-3)
 
 

@@ -1,69 +1,221 @@
 """The search space."""
 
+import dataclasses
+import logging
+import warnings
 from dataclasses import replace
 
 import optuna
 import pytest
+import torch
 
 from sweep import space
 from vae.config import FAMILY_NAMES, Config
 from vae.encoding import DataSpec
+from vae.models.registry import build_model
 
-SPEC = DataSpec("roll", 88, 1, None, 100.0, window=16, longest_song=64)
-SIZES = {"dense": {"dense_width", "dense_depth"}, "recurrent": {"rnn_width", "rnn_layers"}}
+ROLL = DataSpec("roll", 88, 1, None, 100.0, window=16, longest_song=64)
+MUSIC = DataSpec("roll_onset", 176, 4, 16, 100.0, window=64, longest_song=400)
+SPECS = {
+    "roll": ROLL,
+    "roll_onset with a metre": MUSIC,
+    "long songs": replace(MUSIC, longest_song=90_000),
+    "one bar": replace(MUSIC, window=16, longest_song=16),
+    "binary": DataSpec("binary", 6, 1, None, 100.0, window=8, longest_song=20),
+    "long binary": DataSpec("binary", 6, 1, None, 100.0, window=5000, longest_song=5000),
+    "rows": DataSpec("real", 5, 1, None, 100.0, window=1, longest_song=1),
+    "real songs": DataSpec("real", 5, 1, None, 100.0, window=8, longest_song=20),
+}
+SIZES = {
+    "dense": {"dense_width", "dense_depth"},
+    "recurrent": {"rnn_width", "encoder_width", "rnn_layers", "recall_width"},
+    "hierarchical": {"rnn_width", "encoder_width"},
+    "sequential": {"rnn_width", "encoder_width", "rnn_layers", "recall_width"},
+    "transformer": {"transformer_width", "transformer_layers", "encoder_width"},
+}
+HORIZON = 27 * 100_000
+
+by_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+by_family = pytest.mark.parametrize("family", FAMILY_NAMES)
 
 
-def draws(count, families=FAMILY_NAMES):
+def task_of(spec, *families, min_kl=0.1, horizon=HORIZON):
+    return space.Task(families or space.fitting_families(spec), spec, min_kl, horizon)
+
+
+def draws(count, task, seed=0):
+    """Trials and the params drawn for them, at random."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    trials = [study.ask() for _ in range(count)]
+    return [(trial, space.suggest(trial, task)) for trial in trials]
+
+
+def params_of(task, point):
+    """What a point is drawn as."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    return [space.suggest(study.ask(), families, 16) for _ in range(count)]
+    study.enqueue_trial(point)
+    trial = study.ask()
+    return trial, space.suggest(trial, task)
 
 
-def test_every_draw_is_a_config_that_can_be_built():
-    for params in draws(200):
-        assert Config.for_data(SPEC, params).family == params["family"]
+@by_spec
+@pytest.mark.parametrize("min_kl", [0.1, 0.0])
+def test_every_draw_is_a_config_and_a_model_that_can_be_built(spec, min_kl):
+    task = task_of(spec, min_kl=min_kl)
+    drawn = draws(60, task)
+    for _, params in drawn:
+        config = Config.for_data(spec, params)
+        assert {name: getattr(config, name) for name in params} == params
+        with torch.device("meta"):  # shapes alone
+            build_model(config, spec)
+    assert {params["family"] for _, params in drawn} == set(task.families)
 
 
-@pytest.mark.parametrize("family", FAMILY_NAMES)
-def test_a_trial_draws_the_sizes_of_its_own_family_only(family):
-    others = set().union(*(names for name, names in SIZES.items() if name != family))
-    for params in draws(20, (family,)):
+@by_family
+def test_a_trial_draws_the_sizes_of_its_own_family_alone(family):
+    others = set().union(*SIZES.values()) - SIZES[family]
+    for _, params in draws(30, task_of(MUSIC, family)):
         assert params["family"] == family
         assert SIZES[family] <= set(params)
         assert not others & set(params)
 
 
-def test_schedules_have_lengths_only_where_there_is_a_schedule():
-    params = draws(100)
-    assert {"lr_decay" in p for p in params} == {True, False}
-    assert {"beta_warmup" in p for p in params} == {True, False}
+def test_a_drawn_name_has_one_range_whatever_else_is_drawn():
+    """TPE keeps to the range that it met first, so another one would never be searched whole."""
+    ranges = {}
+    for trial, _ in draws(300, task_of(MUSIC)):
+        for name, distribution in trial.distributions.items():
+            assert ranges.setdefault(name, distribution) == distribution
+    assert {"latent_dim", "sequential_latent_dim", "transformer_window"} <= set(ranges)
 
 
-@pytest.mark.parametrize("families", [("dense",), ("recurrent",), FAMILY_NAMES])
-def test_the_first_points_are_drawn_as_they_stand(families):
-    study = optuna.create_study()
-    for point in space.first_points(families):
-        study.enqueue_trial(point)
-    for point in space.first_points(families):
-        trial = study.ask()
-        space.suggest(trial, families, 16)
-        assert trial.params == point
+def test_families_that_cannot_take_the_data_are_not_proposed():
+    bars = tuple(name for name in FAMILY_NAMES if name != "hierarchical")
+    fitting = {name: space.fitting_families(spec) for name, spec in SPECS.items()}
+    assert fitting == {
+        "roll": bars,
+        "roll_onset with a metre": FAMILY_NAMES,
+        "long songs": FAMILY_NAMES,
+        "one bar": bars,
+        "binary": bars,
+        "long binary": bars,
+        "rows": ("dense",),
+        "real songs": bars,
+    }
+    assert "hierarchical" in space.fitting_families(replace(ROLL, steps_per_bar=8))
+    assert "hierarchical" not in space.fitting_families(replace(ROLL, steps_per_bar=9))
 
 
-def test_the_first_point_of_dense_is_the_seeds_model():
-    study = optuna.create_study()
-    study.enqueue_trial(space.first_points(("dense",))[0])
-    config = Config.for_data(SPEC, space.suggest(study.ask(), ("dense",), 16))
-    assert (config.dense_width, config.dense_depth, config.latent_dim, config.batch_size) == (256, 3, 100, 64)
+def test_windows_are_the_datas_unit_four_of_them_and_whole_songs():
+    found = {family: space.windows(family, MUSIC) for family in FAMILY_NAMES}
+    assert found == {
+        "dense": (64,),
+        "recurrent": (64, 256, 400),
+        "hierarchical": (64,),
+        "sequential": (64, 256, 400),
+        "transformer": (64, 256, 400),
+    }
+    assert space.windows("recurrent", SPECS["long songs"]) == (64, 256, 4096)
+    assert space.windows("recurrent", SPECS["long binary"]) == (4096,)
+    assert space.windows("recurrent", SPECS["binary"]) == (8, 20)
+    assert space.windows("recurrent", SPECS["rows"]) == (1,)
 
 
-def test_an_epoch_has_as_many_optimizer_steps_whatever_the_window():
-    study = optuna.create_study()
-    study.enqueue_trial({"batch_steps": 512})
-    study.enqueue_trial({"batch_steps": 512})
-    sizes = [space.suggest(study.ask(), ("dense",), window)["batch_size"] for window in (1, 64)]
-    assert sizes == [512, 8]
+@by_spec
+def test_what_only_some_data_have_is_drawn_for_those_alone(spec):
+    for _, params in draws(30, task_of(spec)):
+        assert ("head_width" in params) == spec.is_binary
+        assert ("transpose" in params) == spec.is_music
+        assert ("step_dropout" in params) == (params["family"] != "dense")
 
 
-def test_recurrence_is_not_proposed_for_rows_that_have_no_time():
-    assert space.fitting_families(SPEC) == FAMILY_NAMES
-    assert space.fitting_families(replace(SPEC, window=1)) == ("dense",)
+# What keeps the code alive
+
+
+def test_what_the_kl_is_held_at_grows_with_the_floor():
+    rates = {}
+    for floor in (0.1, 0.2):
+        drawn = [params for _, params in draws(100, task_of(MUSIC, min_kl=floor))]
+        rates[floor] = [params.get("free_bits", 0.0) + params["rate_target"] for params in drawn]
+        assert all((params["rate_target"] > 0) != ("free_bits" in params) for params in drawn)
+        assert all(floor <= rate <= 2.5 * floor for rate in rates[floor])
+    assert rates[0.2] == pytest.approx([2 * rate for rate in rates[0.1]], abs=1e-5)
+
+
+def test_without_a_floor_nothing_holds_the_kl():
+    for _, params in draws(100, task_of(MUSIC, min_kl=0.0)):
+        config = Config.for_data(MUSIC, params)
+        assert config.rate_target == config.free_bits == 0.0
+
+
+def test_beta_has_a_schedule_only_where_it_is_not_controlled():
+    drawn = [params for _, params in draws(200, task_of(MUSIC))]
+    kinds = {(params["rate_target"] > 0, "beta_warmup" in params, "beta_cycle" in params) for params in drawn}
+    assert kinds == {(True, False, False), (False, False, False), (False, True, False), (False, True, True)}
+
+
+def test_a_cosine_ends_with_the_last_epoch():
+    falls = set()
+    for horizon in (HORIZON, 1000):  # 1000 steps: one optimizer step of 512, shorter than any rise
+        for _, params in draws(100, task_of(MUSIC, horizon=horizon)):
+            falls.add("lr_decay" in params)
+            if "lr_decay" in params:
+                assert params["lr_decay"] == max(1, horizon // params["batch_steps"] - params["lr_warmup"])
+            assert Config.for_data(MUSIC, params).lr_decay == params.get("lr_decay", 0)
+    assert falls == {True, False}
+
+
+# First points
+
+
+@by_spec
+def test_first_points_are_drawn_as_they_stand(spec):
+    task = task_of(spec)
+    points = space.first_points(task)
+    assert sorted(point["family"] for point in points) == sorted(task.families)
+    for point in points:
+        trial, _ = params_of(task, point)
+        assert {name: point[name] for name in trial.params} == trial.params
+
+
+def test_what_tends_to_win_is_tried_before_the_rest():
+    order = [point["family"] for point in space.first_points(task_of(MUSIC))]
+    assert order == ["sequential", "recurrent", "transformer", "dense", "hierarchical"]
+    assert [point["family"] for point in space.first_points(task_of(MUSIC, "dense", "recurrent"))] == order[1:4:2]
+
+
+@by_spec
+def test_first_points_are_the_families_defaults_with_free_bits_above_the_floor(spec):
+    for point in space.first_points(task_of(spec)):
+        _, params = params_of(task_of(spec, min_kl=0.2), point)
+        config = Config.for_data(spec, params)
+        defaults = Config.for_data(spec, {"family": point["family"]}, HORIZON)
+        assert dataclasses.replace(config, lr_final=defaults.lr_final) == dataclasses.replace(
+            defaults, rate_target=0.0, free_bits=0.24
+        )
+        assert config.lr_final == 0.02
+
+
+# Optuna
+
+
+def test_optuna_has_nothing_to_warn_of(caplog):
+    task = task_of(MUSIC)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.enable_propagation()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`; all others are errors
+            sampler = optuna.samplers.TPESampler(seed=0, multivariate=True, group=True, constant_liar=True)
+        study = optuna.create_study(sampler=sampler, direction="maximize")
+        for point in space.first_points(task):
+            study.enqueue_trial(point)
+        for number in range(60):
+            trial = study.ask()
+            params = space.suggest(trial, task)
+            Config.for_data(MUSIC, params)
+            study.tell(trial, -abs(params["learning_rate"] - 1e-3) - (number % 7))
+    finally:
+        optuna.logging.disable_propagation()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

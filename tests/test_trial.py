@@ -8,6 +8,7 @@ from tiny import SMALL, make_corpus
 from sweep.scheduler import validates
 from sweep.study import Settings
 from sweep.trial import VaeTrial
+from vae.config import FAMILY_NAMES
 from vae.train import Trainer
 
 
@@ -17,9 +18,8 @@ class BoundTrial(VaeTrial):
     kind = "binary"
 
     def setup(self, config):
-        families = ("dense",)
         corpus = make_corpus(self.kind)
-        settings = Settings("t", "made", "binary", 1, None, "", 8, families, 9, epoch_steps=300, seed=0, min_kl=0.1)
+        settings = Settings("t", "made", corpus.spec, "", ("dense",), 9, epoch_steps=300, seed=0, min_kl=0.1)
         super().setup(config, corpus, settings)
 
 
@@ -29,11 +29,11 @@ class RealTrial(BoundTrial):
     kind = "real"
 
 
-DIVERGING = {"learning_rate": 10.0, "grad_clip": 1e9}
+DIVERGING = {"learning_rate": 10.0, "lr_warmup": 0, "grad_clip": 1e9, "dense_depth": 16}
 
 
-def config(checkpoint=None, **params):
-    return {"number": 0, "params": {**SMALL["dense"], **params}, "checkpoint": checkpoint}
+def config(checkpoint=None, family="dense", **params):
+    return {"number": 0, "params": {**SMALL[family], "batch_steps": 50, **params}, "checkpoint": checkpoint}
 
 
 @pytest.fixture
@@ -87,11 +87,13 @@ def test_an_actor_is_as_good_as_new_for_the_next_trial():
     assert [again.best[name] for name in ("val_elbo", "kl")] == [first.best[name] for name in ("val_elbo", "kl")]
 
 
-def test_a_trial_goes_on_from_its_checkpoint(trial, tmp_path):
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_a_trial_goes_on_from_its_checkpoint(family, tmp_path):
+    trial = BoundTrial(config(family=family))
     reports(trial, 2)
     trial.save_checkpoint(str(tmp_path))
     (straight,) = reports(trial, 1)
-    restored = BoundTrial(config(checkpoint=str(tmp_path)))
+    restored = BoundTrial(config(checkpoint=str(tmp_path), family=family))
     assert restored._trainer.epoch == 3
     (resumed,) = reports(restored, 1)
     assert resumed.epoch == straight.epoch == 9

@@ -2,8 +2,9 @@
 
 import numpy as np
 import torch
+from scipy.stats import chisquare
 
-from vae.config import Config
+from vae.config import HEAD_NAMES, Config
 from vae.corpus import Corpus, Split, fingerprint
 from vae.encoding import DataSpec
 from vae.models.base import Vae
@@ -33,6 +34,8 @@ REAL = DataSpec("real", 5, 1, None, 100.0, 1, 1)
 SPECS = {"binary": BINARY, "real": REAL, "unit": DataSpec("real", 5, 1, None, 100.0, 1, 1, unit_interval=True)}
 CASES = [(kind, family) for kind in SPECS for family in FAMILIES if kind == "binary" or family != "hierarchical"]
 """Kinds of data with the families that fit them: rows have no bars."""
+HEADED = [(family, head) for family in FAMILIES for head in HEAD_NAMES]
+"""Families with heads; of binary data."""
 
 
 def params_of(kind: str, family: str, **params) -> dict:
@@ -103,3 +106,17 @@ def make_batch(kind: str, window: int, lengths: list[int], seed: int = 0) -> Bat
     begins = torch.arange(len(lengths)) == 0
     shift = torch.zeros(len(lengths), dtype=torch.long)
     return Batch(x * mask[:, :, None], mask, previous * ~begins[:, None], begins, shift)
+
+
+def noise_for(model: Vae, batch: Batch, seed: int = 0) -> torch.Tensor:
+    return torch.randn(model.noise_shape(batch), generator=torch.Generator().manual_seed(seed))
+
+
+def chi_square(counts: torch.Tensor, p: torch.Tensor) -> float:
+    """The p-value of counts under probabilities; cells that expect less than 5 are one."""
+    observed, expected = counts.double().numpy(), p.double().numpy() * int(counts.sum())
+    rare = expected < 5
+    observed, expected = (np.append(part[~rare], part[rare].sum()) for part in (observed, expected))
+    some = expected > 0
+    assert not observed[~some].any()
+    return float(chisquare(observed[some], expected[some] * observed.sum() / expected[some].sum()).pvalue)

@@ -1,0 +1,224 @@
+"""How fast the trainer goes: examples a second of each family, beside what bounds them.
+
+    python -m benchmarks.train_step
+
+Two yardsticks, both measured in the same turn as the trainer, turn after turn: the arithmetic of a large matrix
+product on as many threads (`share_of_limit`: the model's own products, forwards and backwards, in a second of
+training, over the limit), and a plain loop over the same model: a `DataLoader`, AdamW as it comes, a look at the loss
+after every step (`ratio_plain_loop`: our examples a second over its). Medians over the turns.
+
+An example is a window; `dense` is the seed's VAE on 16 steps of 88 keys, 1,408 inputs, in batches of 64.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from benchmarks.common import RESULTS, ROOT, Table, write
+from benchmarks.elbo_table import SEEDS_PARAMS
+from vae.config import FAMILY_NAMES, Config
+from vae.corpus import load_corpus
+from vae.loss import objective
+from vae.models.base import Vae
+from vae.train import Trainer, TrainingData, default_device
+from vae.windows import Batch
+
+NAME = "train_step"
+_COLUMNS = ("family", "examples/s", "steps/s", "share of the limit", "plain loop, examples/s", "ratio")
+_SIDE = 1024
+"""Rows and columns of the matrix product whose speed is the limit."""
+
+
+def limit() -> float:
+    """Floating point operations a second of a large float32 matrix product."""
+    device = default_device()
+    a, b = torch.randn(_SIDE, _SIDE, device=device), torch.randn(_SIDE, _SIDE, device=device)
+    for _ in range(3):
+        a @ b
+    rates = []
+    for _ in range(10):
+        started = time.perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        rates.append(2.0 * _SIDE**3 / (time.perf_counter() - started))
+    return statistics.median(rates)
+
+
+class Tally:
+    """Counts the operations of the products in a model's dense and recurrent layers, forwards and backwards."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.operations = 0.0
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.LSTM):
+                module.register_forward_hook(self._count)
+
+    def _count(self, module: nn.Module, inputs: tuple[Tensor, ...], _: Any) -> None:
+        x = inputs[0]
+        rows = x.numel() // x.shape[-1]
+        weights = [p for p in module.parameters() if p.ndim == 2]
+        forwards = 2.0 * rows * sum(weight.numel() for weight in weights)
+        # Backwards there are as many for the weights, and as many for the input if it was computed.
+        self.operations += forwards * (3.0 if x.requires_grad or isinstance(module, nn.LSTM) else 2.0)
+
+
+class Windows(torch.utils.data.Dataset[Batch]):
+    """Training windows one by one, as a plain loop has them."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._songs = trainer.data.songs["train"]
+        self._plan = self._songs.partition(trainer.config.window)
+        self._longest = trainer.model.padded_to(self._plan.longest)
+
+    def __len__(self) -> int:
+        """The number of windows."""
+        return len(self._plan)
+
+    def __getitem__(self, index: int) -> Batch:
+        """A window, padded to the longest."""
+        return self._songs.batch(self._plan[slice(index, index + 1)], self._longest)
+
+
+def collate(windows: list[Batch]) -> Batch:
+    """Windows as one batch."""
+    names = ("x", "mask", "previous", "begins", "shift")
+    return Batch(*(torch.cat([getattr(window, name) for window in windows]) for name in names))
+
+
+def forever(loader: "DataLoader[Batch]") -> Iterator[Batch]:
+    """Pass after pass."""
+    while True:
+        yield from loader
+
+
+class PlainLoop:
+    """What one writes first: the same model and loss, and PyTorch's own parts around it."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.model: Vae = trainer.model
+        self._free_bits = trainer.config.free_bits
+        self._clip = trainer.config.grad_clip
+        self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=trainer.config.learning_rate)
+        windows = Windows(trainer)
+        count = max(1, trainer.config.batch_steps * len(windows) // trainer.data.songs["train"].steps)
+        self._batches = forever(DataLoader(windows, count, shuffle=True, collate_fn=collate, drop_last=True))
+
+    def run(self, seconds: float) -> float:
+        """Trains for some seconds; windows a second."""
+        self.model.train()
+        started, windows, losses = time.perf_counter(), 0, 0.0
+        while time.perf_counter() - started < seconds:
+            batch = next(self._batches)
+            noise = torch.randn(self.model.noise_shape(batch), device=batch.x.device)
+            log_likelihood, code = self.model.terms(batch, noise)
+            loss = objective(log_likelihood, code.kl, int(batch.mask.sum()), 1.0, self._free_bits)
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
+            self._optimizer.step()
+            losses += loss.item()
+            windows += len(batch.x)
+        return windows / (time.perf_counter() - started)
+
+
+def ours(trainer: Trainer, seconds: float) -> tuple[float, float, float]:
+    """Trains for some seconds, an epoch at a time; windows, steps and operations a second."""
+    tally = Tally(trainer.model)
+    started, windows, steps = time.perf_counter(), 0.0, trainer.steps_seen
+    while time.perf_counter() - started < seconds:
+        metrics = trainer.train_epoch(validate=False)
+        windows += metrics["examples_per_second"] * metrics["train_seconds"]
+    elapsed = time.perf_counter() - started
+    return windows / elapsed, (trainer.steps_seen - steps) / elapsed, tally.operations / elapsed
+
+
+def turn(family: str, data: TrainingData, seconds: float) -> dict[str, float]:
+    """Both loops and the limit, once."""
+    params = {**SEEDS_PARAMS} if family == "dense" else {"family": family}
+    config = Config.for_data(data.corpus.spec, params)
+    made = [Trainer(config, data, epoch_steps=20 * config.batch_steps) for _ in range(2)]
+    plain = PlainLoop(made[1])
+    made[0].train_epoch(validate=False)  # caches fill, memory is claimed
+    plain.run(0.2 * seconds)
+    before = limit()
+    examples, steps, operations = ours(made[0], seconds)
+    theirs = plain.run(seconds)
+    return {
+        "examples_per_second": examples,
+        "steps_per_second": steps,
+        "limit_gflops": 0.5e-9 * (before + limit()),
+        "share_of_limit": operations / (0.5 * (before + limit())),
+        "plain_examples_per_second": theirs,
+        "ratio_plain_loop": examples / theirs,
+    }
+
+
+def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    """All turns, by family."""
+    corpus = load_corpus("bach", "roll", 1, 4)
+    data = TrainingData.load(corpus, default_device())
+    turns: dict[str, list[dict[str, float]]] = {family: [] for family in args.family}
+    for repeat in range(args.repeats):
+        for family, figures in turns.items():
+            figures.append(turn(family, data, args.seconds))
+            shown = ", ".join(f"{name} {value:.3g}" for name, value in figures[-1].items())
+            print(f"{repeat + 1}/{args.repeats} {family}: {shown}", flush=True)
+    return turns
+
+
+def summarise(turns: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Medians: by family, and by figure as other programs read them."""
+    typical = {
+        family: {name: statistics.median(figures[name] for figures in made) for name in made[0]}
+        for family, made in turns.items()
+    }
+    named = {
+        name: {family: figures[name] for family, figures in typical.items()}
+        for name in ("share_of_limit", "ratio_plain_loop")
+    }
+    return {**named, "threads": torch.get_num_threads(), "families": typical, "turns": turns}
+
+
+def table(figures: dict[str, Any]) -> Table:
+    """A row a family."""
+    rows = [
+        (
+            family,
+            f"{row['examples_per_second']:,.0f}",
+            f"{row['steps_per_second']:,.0f}",
+            f"{row['share_of_limit']:.2f}",
+            f"{row['plain_examples_per_second']:,.0f}",
+            f"{row['ratio_plain_loop']:.2f}",
+        )
+        for family, row in figures["families"].items()
+    ]
+    return Table(_COLUMNS, rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(f"python -m benchmarks.{NAME}", description="The speed of training.")
+    parser.add_argument("--family", action="append", choices=FAMILY_NAMES, help="repeatable (default: all)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each loop in a turn (default: 5)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns (default: 5)")
+    parser.add_argument("--threads", type=int, default=1, help="as many as a trial of a sweep has (default: 1)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {RESULTS.relative_to(ROOT)}/{NAME}.json")
+    args = parser.parse_args(argv)
+    args.family = args.family or list(FAMILY_NAMES)
+    torch.set_num_threads(args.threads)
+    figures = summarise(measure(args))
+    write(NAME, figures, table(figures), args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""vae.models on data so small that all is known: every window, its probability, and the integral over its code."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import HEADED, SMALL, chi_square, noise_for, randomise
+from torch.distributions import Normal
+
+from vae.config import Config
+from vae.encoding import DataSpec
+from vae.models.base import as_normal
+from vae.models.registry import build_model
+from vae.windows import Batch
+
+TOY = DataSpec("binary", 2, 1, 2, 100.0, 4, 4)
+WINDOWS = torch.tensor(list(itertools.product([0.0, 1.0], repeat=8))).view(256, 4, 2)
+"""All windows of four steps of two keys."""
+
+
+def make_toy(family, head, seed=0, **params):
+    """A model of four steps, two bars, of two keys, with random weights and one code dimension."""
+    config = Config(**SMALL[family] | {"window": 4, "latent_dim": 1, "head": head, "transpose": 2, **params})
+    gain = 2.5 if family == "hierarchical" else 1.0  # a code passes three layers before a key hears of it
+    model = randomise(build_model(config, TOY).eval(), seed, gain)
+    posterior = model.correction if family == "sequential" else model.posterior
+    with torch.no_grad():  # not the prior, yet wide enough for importance weights without a heavy tail
+        posterior.weight.mul_(0.4)
+        posterior.bias.copy_(torch.tensor([0.8, 0.3]))
+    return model
+
+
+def place(n, begins=False, previous=(1.0, 0.0), steps=4):
+    """Where n windows of the toy lie: at the start of a song, or after a step."""
+    before = torch.zeros(n, 2) if begins else torch.tensor([previous]).repeat(n, 1)
+    mask = torch.ones(n, steps, dtype=torch.bool)
+    return Batch(torch.zeros(n, steps, 2), mask, before, torch.full((n,), begins), torch.zeros(n, dtype=torch.long))
+
+
+def grid(points=201, reach=6.0):
+    """Points of a standard normal and the logarithms of their weights."""
+    at = torch.linspace(-reach, reach, points)
+    return at, Normal(0.0, 1.0).log_prob(at.double()) + math.log(2 * reach / (points - 1))
+
+
+def exact(model, batch):
+    """Log p(x) of each window, by integrating over the code."""
+    at, log_weight = grid()
+    found = []
+    for row in range(len(batch.x)):
+        window = Batch(*(getattr(batch, name)[row, None] for name in ("x", "mask", "previous", "begins", "shift")))
+        many = Batch(*(getattr(window, name).expand(len(at), *getattr(window, name).shape[1:]) for name in vars(batch)))
+        z = at[:, None]
+        if model.code_unit == "step":  # a code depends on the steps before, not on their codes: an integral a step
+            prior = as_normal(model.prior(model.writer(window)))
+            z = prior.mean + prior.std * at[:, None, None]
+        h = model.states(many, z)
+        by_step = model.head.log_prob(h.flatten(0, 1), many.x.flatten(0, 1)).view(h.shape[:2]).double()
+        parts = by_step if model.code_unit == "step" else by_step.sum(1, keepdim=True)
+        found.append((parts + log_weight[:, None]).logsumexp(0).sum())
+    return torch.stack(found)
+
+
+# Exact answers
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "head"), HEADED)
+def test_the_elbo_is_a_bound_that_importance_weighting_raises(family, head):
+    model = make_toy(family, head)
+    windows = model.sample(3, 4, 1.0, torch.Generator().manual_seed(0))
+    batch = replace(place(3), x=windows, previous=torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]))
+    batch = replace(batch, begins=torch.tensor([True, False, False]), shift=torch.tensor([0, 1, -2]))
+    answer, draws = exact(model, batch), 1000
+    for row in range(3):
+        one = Batch(*(getattr(batch, name)[row, None] for name in vars(batch)))
+        means, errors = [], []
+        for samples in (1, 2, 8, 32):
+            many = Batch(*(getattr(one, name).repeat_interleave(draws * samples, 0) for name in vars(one)))
+            log_likelihood, code = model.terms(many, noise_for(model, many, samples))
+            weights = (log_likelihood + code.log_ratio).double().view(draws, samples)
+            bounds = weights.logsumexp(1) - math.log(samples)
+            means.append(bounds.mean().item())
+            errors.append(bounds.std().item() / draws**0.5)
+        elbo = (log_likelihood - code.kl).double()
+        assert elbo.mean() < answer[row] + 4 * elbo.std() / len(elbo) ** 0.5
+        assert elbo.mean() == pytest.approx(means[0], abs=4 * errors[0])
+        assert means == sorted(means)
+        assert all(mean < answer[row] + 4 * error for mean, error in zip(means, errors, strict=True))
+        assert code.kl[0] > 0.05
+        # The last weights, all together: their mean estimates p(x) without bias.
+        ratio = (weights - answer[row]).exp().flatten()
+        assert ratio.mean().item() == pytest.approx(1.0, abs=5 * ratio.std().item() / len(ratio) ** 0.5)
+        assert ratio.std() / len(ratio) ** 0.5 < 0.05
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "head"), HEADED)
+def test_a_model_is_a_distribution_over_windows(family, head):
+    """The probabilities of all 2^8 windows sum to 1, whatever the code and the step before."""
+    model = make_toy(family, head)
+    for begins in (True, False):
+        batch = replace(place(256, begins), x=WINDOWS)
+        for z in 2 * noise_for(model, place(3)):
+            total = model.log_likelihood(batch, z.expand(256, *z.shape)).double().logsumexp(0).item()
+            assert total == pytest.approx(0.0, abs=1e-5)
+    assert exact(model, batch).logsumexp(0).item() == pytest.approx(0.0, abs=1e-4)
+
+
+def log_prob_at(model, batch, z, temperature):
+    """Log-probability of each window, with all logits over the temperature."""
+    h = model.states(batch, z).flatten(0, 1)
+    logits = model.head.logits(h, batch.x.flatten(0, 1)).double() / temperature
+    signed = torch.where(batch.x.flatten(0, 1) > 0, logits, -logits)
+    return torch.nn.functional.logsigmoid(signed).sum(1).view(batch.mask.shape).sum(1)
+
+
+def counts(draws):
+    """How often each of `WINDOWS` was drawn."""
+    place_value = 2.0 ** torch.arange(7, -1, -1)
+    return torch.bincount((draws.flatten(1) @ place_value).long(), minlength=256)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize(("family", "head"), HEADED)
+def test_draws_follow_the_likelihood(family, head, temperature):
+    """Counts of all windows, at the start of a song and after a step."""
+    model, n = make_toy(family, head), 20_000
+    z = noise_for(model, place(1), seed=1)
+    for begins, after in ((True, None), (True, place(n, begins=True)), (False, place(n))):
+        generator = torch.Generator().manual_seed(2)
+        draws = model.decode(z.expand(n, *z.shape[1:]), 4, temperature, generator, after)
+        batch = replace(place(256, begins), x=WINDOWS)
+        every = z.expand(256, *z.shape[1:])
+        p = log_prob_at(model, batch, every, temperature)
+        if temperature == 1.0:
+            torch.testing.assert_close(p, model.log_likelihood(batch, every).double(), rtol=1e-4, atol=1e-4)
+        assert chi_square(counts(draws), p.exp()) > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "head"), HEADED)
+def test_pieces_follow_the_exact_likelihood(family, head):
+    """Counts of all windows whose codes were drawn too."""
+    model = make_toy(family, head)
+    draws = model.sample(20_000, 4, 1.0, torch.Generator().manual_seed(3))
+    p = exact(model, replace(place(256, begins=True), x=WINDOWS)).exp()
+    assert chi_square(counts(draws), p) > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "head"), HEADED)
+def test_a_model_knows_the_transposition(family, head):
+    model = make_toy(family, head)
+    batch = replace(place(5), x=WINDOWS[[27]].repeat(5, 1, 1), shift=torch.arange(-2, 3))
+    z = noise_for(model, place(1)).expand(model.noise_shape(batch))
+    distinct = 1 if family == "dense" else 5  # the seed's family is told nothing
+    assert len(model.log_likelihood(batch, z).unique()) == distinct
+    assert len(model.code(batch, torch.zeros_like(z)).posterior.mean.flatten(1)[:, -1].unique()) == distinct

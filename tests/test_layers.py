@@ -1,0 +1,206 @@
+"""vae.models.layers: what is read, that padding has no part, loops over the past, and writing as reading has it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import BINARY, SMALL, make_batch, randomise
+
+from vae.config import Config
+from vae.models.heads import build_head
+from vae.models.layers import PastReader, Recall, StepReader, Summary, Writer, reverse
+
+LENGTHS = [8, 5, 1, 7]
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make(layer, *arguments, **params):
+    """A layer in evaluation mode with random weights; transposition is known up to 2 semitones."""
+    config = Config(**SMALL["recurrent"] | {"transpose": 2, **params})
+    head = build_head(config, BINARY, None, config.rnn_width)
+    return randomise(layer(config, BINARY, head, *arguments).eval())
+
+
+def batch_of(lengths=LENGTHS, window=8, seed=0):
+    batch = make_batch("binary", window, lengths, seed)
+    return replace(batch, shift=torch.arange(len(lengths)) % 5 - 2)
+
+
+# Reading
+
+
+@torch.no_grad()
+def test_a_step_is_read_with_its_transposition():
+    reader, x = make(StepReader, 4), batch_of().x
+    for semitones in (-2, 0, 2):
+        found = reader(x, torch.full((4,), semitones))
+        torch.testing.assert_close(found, reader.step(x) + reader.shift.weight[semitones + 2])
+
+
+def test_a_transposition_says_nothing_before_training():
+    config = Config(**SMALL["recurrent"] | {"transpose": 2})
+    reader = StepReader(config, BINARY, build_head(config, BINARY, None, 10), 4)
+    x = batch_of().x
+    assert torch.equal(reader(x, torch.full((4,), -2)), reader(x, torch.full((4,), 1)))
+
+
+@torch.no_grad()
+def test_the_past_of_a_step_is_the_step_before_or_the_start():
+    past, batch = make(PastReader, 4), batch_of()
+    found = past(batch)
+    for row in range(4):
+        assert torch.equal(found[row, 0], past.start) == (row == 0)
+        shift = batch.shift[row : row + 1]
+        if row:
+            torch.testing.assert_close(found[row, :1], past.reader(batch.previous[row, None, None], shift)[0])
+        for step in range(1, 8):
+            torch.testing.assert_close(found[row, step], past.reader(batch.x[row, step - 1, None, None], shift)[0, 0])
+
+
+@torch.no_grad()
+def test_sampling_reads_the_past_as_scoring_does():
+    past, batch = make(PastReader, 4), replace(batch_of(), shift=torch.zeros(4, dtype=torch.long))
+    found = past(batch)
+    torch.testing.assert_close(past.first(4, batch), found[:, :1])
+    torch.testing.assert_close(past.first(1, None), found[:1, :1])
+    for step in range(1, 8):
+        torch.testing.assert_close(past.one(batch.x[:, step - 1]), found[:, step, None])
+
+
+@torch.no_grad()
+def test_steps_are_dropped_whole_in_training_only():
+    past, batch = make(PastReader, 4, step_dropout=0.5), batch_of([8] * 40)
+    plain = past(batch)
+    past.train()
+    found = past(batch)
+    silent = past.reader(torch.zeros_like(batch.x), batch.shift)
+    same, dropped = torch.isclose(found, plain).all(2), torch.isclose(found, silent).all(2)
+    assert same[0, 0]  # the start is no step
+    assert (same | dropped).all()
+    assert 0.3 < (dropped & ~same).float().mean() < 0.6
+    past.eval()
+    assert torch.equal(past(batch), plain)
+
+
+@pytest.mark.parametrize("name", ["input_dropout", "step_dropout"])
+def test_what_the_decoder_sees_is_thinned_in_training_only(name):
+    past, batch = make(PastReader, 4, **{name: 0.5}), batch_of()
+    assert torch.equal(past(batch), past(batch))
+    past.train()
+    assert not torch.equal(past(batch), past(batch))
+
+
+# The summary of a window
+
+
+@torch.no_grad()
+def test_reverse_turns_real_steps_around():
+    x = torch.arange(1.0, 9.0).repeat(4, 1)[..., None].repeat(1, 1, 3)
+    found = reverse(x, torch.tensor(LENGTHS))
+    for row, length in enumerate(LENGTHS):
+        assert torch.equal(found[row, :length], x[row, :length].flip(0))
+    assert torch.equal(reverse(found, torch.tensor(LENGTHS))[1, :5], x[1, :5])
+
+
+@torch.no_grad()
+def test_a_summary_is_that_of_a_loop_over_windows():
+    summary, batch = make(Summary), batch_of()
+    found = summary(batch)
+    for row, length in enumerate(LENGTHS):
+        read = torch.relu(summary.reader(batch.x[row, None, :length], batch.shift[row, None]))
+        states = torch.cat([summary.forward_lstm(read)[0], summary.backward_lstm(read.flip(1))[0]], dim=2)[0]
+        torch.testing.assert_close(found[row], torch.cat([states.mean(0), states.amax(0)]))
+    assert found.shape == (4, summary.outputs)
+
+
+@torch.no_grad()
+def test_a_summary_ignores_padding_and_what_lies_in_it():
+    summary, batch = make(Summary), batch_of()
+    longer = batch_of([*LENGTHS, 12], window=12)
+    x = torch.where(longer.mask[..., None], longer.x, 7.0)
+    x[:4, :8] = torch.where(batch.mask[..., None], batch.x, 7.0)
+    assert not torch.equal(x[:4, :8], batch.x)
+    found = summary(replace(longer, x=x))
+    torch.testing.assert_close(found[:4], summary(batch), rtol=1e-5, atol=1e-6)
+
+
+# Recall
+
+
+def naive_recall(recall, states, steps):
+    """Step after step, moment after moment: a softmax over the empty key and all earlier moments."""
+    found = torch.zeros_like(states)
+    for row in range(states.shape[0]):
+        for now in range(states.shape[1]):
+            query = recall.query(states[row, now])
+            moments = [recall.empty] + [
+                torch.stack([recall.key(states[row, t]), recall.value(steps[row, t])]) for t in range(now)
+            ]
+            weights = torch.stack([query @ key / len(query) ** 0.5 for key, _ in moments]).softmax(0)
+            recalled = sum(weight * value for weight, (_, value) in zip(weights, moments, strict=True))
+            found[row, now] = recall.output(recalled)
+    return found
+
+
+@torch.no_grad()
+def test_recall_is_a_loop_over_the_past():
+    recall, states, steps = randomise(Recall(10, 4, 6)), random(3, 7, 10), random(3, 7, 4, seed=1)
+    found = recall(states, steps)
+    torch.testing.assert_close(found, naive_recall(recall, states, steps), rtol=1e-4, atol=1e-5)
+    memory = recall.begin(3)
+    for now in range(7):
+        state, step = states[:, now, None], steps[:, now, None]
+        torch.testing.assert_close(recall.one(state, memory), found[:, now, None], rtol=1e-4, atol=1e-5)
+        memory = recall.remember(state, step, memory)
+
+
+def test_recall_sees_neither_the_present_step_nor_the_future():
+    recall, states, steps = randomise(Recall(10, 4, 6)), random(3, 7, 10), random(3, 7, 4, seed=1)
+    for leaf in (states, steps):
+        leaf.requires_grad_()
+    found = recall(states, steps)
+    for now in range(7):
+        by_state, by_step = torch.autograd.grad(found[:, now].square().sum(), (states, steps), retain_graph=True)
+        assert not by_state[:, now + 1 :].any()
+        assert not by_step[:, now:].any()
+        assert by_step[:, :now].any(2).all()
+
+
+# The writer
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("params", [{}, {"recall_width": 0}, {"rnn_layers": 2}], ids=str)
+def test_writing_step_by_step_is_reading_what_was_written(params):
+    writer = make(Writer, **params)
+    batch = replace(batch_of(), shift=torch.zeros(4, dtype=torch.long))
+    into, onto = random(4, 1, 10), random(4, 1, 10, seed=1)
+    expected = writer(batch, into, onto)
+    pen = writer.begin(4, batch)
+    for step in range(8):
+        state, pen = writer.next(pen, into, onto)
+        torch.testing.assert_close(state, expected[:, step, None], rtol=1e-4, atol=1e-5)
+        pen = writer.write(pen, batch.x[:, step])
+
+
+@torch.no_grad()
+def test_a_writer_begins_a_song_without_a_past():
+    writer = make(Writer)
+    batch = replace(batch_of(), shift=torch.zeros(4, dtype=torch.long))
+    begun = replace(batch, begins=torch.ones(4, dtype=torch.bool), previous=torch.zeros(4, 6))
+    torch.testing.assert_close(writer.next(writer.begin(4, None))[0], writer(begun)[:, :1])
+    assert not torch.isclose(writer(batch), writer(begun))[1:].all(2).any()
+
+
+def test_a_state_has_a_gradient_by_earlier_steps_alone():
+    writer, batch = make(Writer), batch_of([8, 8, 8])
+    x, previous = batch.x.requires_grad_(), batch.previous.requires_grad_()
+    states = writer(replace(batch, x=x, previous=previous))
+    for now in range(8):
+        by_x, by_previous = torch.autograd.grad(states[:, now].square().sum(), (x, previous), retain_graph=True)
+        assert not by_x[:, now:].any()
+        assert by_x[:, :now].any(2).all()
+        assert by_previous.any(1).tolist() == [False, True, True]  # the first begins its song
