@@ -8,10 +8,10 @@ The same trainer, data, space, top rung and number of trials, two trials at a ti
 
 They take turns, `--repeats` times. Each decides by itself what to train, so their trials differ. For epochs to cost
 alike nevertheless, the space is pinned: every contender draws from the project's whole space, so its sampler has all
-its work, and what an epoch's cost hangs on (layers, widths, latent_dim, batch_size, dropout) is then set to the
-family's first point; learning rate, warm-up, weight decay, beta and free bits vary. Ours is then run by
-`benchmarks/contenders/pinned_sweep.py`, which is `sweep.run` but for that. `--space real` pins nothing and runs the
-command itself; then epochs of different contenders cost differently, and only overheads compare.
+its work, and what an epoch's cost hangs on (layers, widths, latent_dim, window, batch_steps, dropouts, transposition)
+is then set to the family's first point; learning rate, schedules, weight decay and what holds the KL vary. Ours is then
+run by `benchmarks/contenders/pinned_sweep.py`, which is `sweep.run` but for that. `--space real` pins nothing and runs
+the command itself; then epochs of different contenders cost differently, and only overheads compare.
 
 Measured of each, where `search` is from the first trial's start to the last trial's end:
 
@@ -42,10 +42,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, ROOT, Table, write
-from benchmarks.contenders.shared import MAX_EPOCHS, SLOTS, SPACES, pins
+from benchmarks.contenders.shared import MAX_EPOCHS, SLOTS, SPACES, pins, task_of
 from benchmarks.memory import MemoryWatch
 from vae.config import FAMILY_NAMES
 from vae.corpus import load_corpus, save_corpus
+from vae.encoding import DataSpec
 
 NAME = "sweep_overhead"
 TITLES = {"sweep": "this sweep", "documentation": "Ray Tune, documentation style", "optuna": "Optuna, two processes"}
@@ -63,13 +64,13 @@ class Turn:
     Args:
         args: of the benchmark.
         corpus: the data as `.npz`.
-        window: of the data, time steps that share a code.
+        spec: of the data.
         folder: an empty one.
         seed: of the search.
     """
 
-    def __init__(self, args: argparse.Namespace, corpus: Path, window: int, folder: Path, seed: int) -> None:
-        self._args, self._corpus, self._window, self._folder, self._seed = args, corpus, window, folder, seed
+    def __init__(self, args: argparse.Namespace, corpus: Path, spec: DataSpec, folder: Path, seed: int) -> None:
+        self._args, self._corpus, self._spec, self._folder, self._seed = args, corpus, spec, folder, seed
 
     def run(self, contender: str) -> dict[str, Any]:
         """Its figures."""
@@ -121,10 +122,11 @@ class Turn:
     def _check_pins(self, trials: Path) -> None:
         if self._args.space == "real":
             return
+        task = task_of(self._spec, self._args.family, self._args.epoch_steps)
         with trials.open() as file:
             for row in csv.DictReader(file):
                 params = json.loads(row["params"])
-                if params | pins(params["family"], self._window) != params:
+                if params | pins(params["family"], task) != params:
                     raise Failed(f"trial {row['id']} of the sweep was not pinned: {params}; see pinned_sweep.py")
 
     def _peer(self, contender: str) -> dict[str, Any]:
@@ -135,7 +137,7 @@ class Turn:
         processes = []
         for worker in range(workers):
             words = ["--data", str(self._corpus), "--folder", str(self._folder), "--space", self._args.space]
-            words += ["--window", str(self._window), "--tally", str(self._tally(worker)), *self._options()]
+            words += ["--tally", str(self._tally(worker)), *self._options()]
             words[-1] = str(self._seed + worker)  # the workers of a study must not draw alike
             processes.append(self._start(f"benchmarks.contenders.{module}", words, f"{contender}-{worker}"))
         try:
@@ -184,7 +186,7 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
             for contender in TITLES:
                 folder = Path(scratch) / f"{contender}-{repeat}"
                 folder.mkdir()
-                figures = Turn(args, saved, corpus.spec.window, folder, args.seed + 1000 * repeat).run(contender)
+                figures = Turn(args, saved, corpus.spec, folder, args.seed + 1000 * repeat).run(contender)
                 shutil.rmtree(folder)
                 runs[contender].append(figures)
                 print(

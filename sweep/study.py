@@ -98,6 +98,7 @@ class Study:
         self.requested = requested
         self.records: dict[int, TrialRecord] = {}
         new = not path.exists()
+        points = space.first_points(settings.task) if new else []  # a family that can't be leaves no journal behind
         self._optuna = optuna.create_study(
             storage=_storage(path),
             study_name=settings.name,
@@ -107,7 +108,7 @@ class Study:
         self._live: dict[int, optuna.trial.Trial] = {}
         self._unfinished: list[int] = []
         if new:
-            self._begin()
+            self._begin(points)
         else:
             self._read_back()
 
@@ -119,9 +120,9 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
-    def _begin(self) -> None:
+    def _begin(self, points: list[dict[str, Any]]) -> None:
         self._optuna.set_user_attr("settings", asdict(self.settings))
-        for point in space.first_points(self.settings.task):
+        for point in points:
             self._optuna.enqueue_trial(point)
 
     def _read_back(self) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,10 @@ def shared_data() -> Path:
 def make_study(tmp_path: Path) -> Callable[..., Study]:
     """Opens a study; twice the same journal is what a resumed sweep does."""
 
-    def make(trials: int, path: Path | None = None) -> Study:
+    def make(trials: int, path: Path | None = None, **changes) -> Study:
         spec = DataSpec("roll", 88, 4, 16, 100.0, window=64, longest_song=200)
         families = ("dense", "recurrent")
         settings = Settings("test", "bach", spec, "0" * 64, families, 27, 100_000, seed=0, min_kl=0.1)
-        return Study(path or tmp_path / "study.log", settings, trials)
+        return Study(path or tmp_path / "study.log", replace(settings, **changes), trials)
 
     return make

@@ -8,7 +8,7 @@ from tiny import BINARY, SMALL, make_batch, randomise
 
 from vae.config import Config
 from vae.models.heads import build_head
-from vae.models.layers import PastReader, Recall, StepReader, Summary, Writer, reverse
+from vae.models.layers import PastReader, Recall, StepReader, Summary, Writer, read_code, reverse
 
 LENGTHS = [8, 5, 1, 7]
 
@@ -45,6 +45,11 @@ def test_a_transposition_says_nothing_before_training():
     reader = StepReader(config, BINARY, build_head(config, BINARY, None, 10), 4)
     x = batch_of().x
     assert torch.equal(reader(x, torch.full((4,), -2)), reader(x, torch.full((4,), 1)))
+
+
+def test_a_code_has_little_say_before_training():
+    layer, z = read_code(16, 200), random(50, 16)
+    assert 0.001 < (layer(z) - layer.bias).std() < 0.1  # about 0.6 in other layers
 
 
 @torch.no_grad()

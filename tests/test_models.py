@@ -182,6 +182,28 @@ def test_the_kl_is_that_of_torch_distributions(kind, family):
         torch.testing.assert_close(found, parts.flatten(1).sum(1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("kind", "family"), CASES)
+def test_terms_are_a_code_and_the_likelihood_given_it(kind, family):
+    model = randomise(make_model(kind, family))
+    window = model.config.window
+    batch = make_batch(kind, model.padded_to(window), [window, max(1, window - 3)])
+    noise = noise_for(model, batch)
+    terms, code = model.terms(batch, noise), model.code(batch, noise)
+    for found, expected in zip(terms.code, code, strict=True):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(code.z, code.posterior.mean + code.posterior.std * noise)
+    torch.testing.assert_close(terms.log_likelihood, model.log_likelihood(batch, code.z))
+
+
+def test_the_prior_of_a_step_is_learned_from_the_standard_normal():
+    model, batch = make_model("binary", "sequential"), make_batch("binary", 8, [8, 5])
+    mean, std = as_normal(model.prior(model.writer(batch)))
+    torch.testing.assert_close(mean, torch.zeros_like(mean))
+    torch.testing.assert_close(std, torch.ones_like(std), rtol=0, atol=2e-4)
+    mean, std = as_normal(randomise(model).prior(model.writer(batch)))
+    assert mean[:, :, 0].std() > 0.01  # by the steps before
+
+
 @pytest.mark.parametrize(("family", "head"), HEADED)
 def test_every_weight_gets_a_gradient(family, head):
     model = randomise(make_model("binary", family, head=head)).train()

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pretty_midi
 import pytest
+import tiny
 import torch
+from tiny import SMALL
 
 from vae import checkpoint
 from vae.config import Config
 from vae.corpus import Corpus, Split
 from vae.encoding import LOWEST_PITCH, PITCHES, DataSpec, decode
+from vae.models.registry import FAMILIES, build_model
 from vae.sample import draw, main, synthesise, write
 from vae.train import Trainer, TrainingData
 
@@ -80,6 +83,27 @@ def test_a_piece_depends_on_the_seed_and_its_number_alone(trained):
     assert model.training
     assert not np.array_equal(many[:3], draw(model, MUSIC, 3, 1.0, 6))
     assert len(np.unique(many.reshape(40, -1), axis=0)) == 40
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_draws_pieces_that_depend_on_the_seed_and_their_number_alone(family):
+    params = SMALL[family] | {"window": tiny.MUSIC.longest_song, "dropout": 0.5, "input_dropout": 0.5}
+    model = build_model(Config.for_data(tiny.MUSIC, params), tiny.MUSIC)
+    many = draw(model, tiny.MUSIC, 20, 1.0, 5)
+    assert many.shape == (20, 16, 88)  # as long as most songs, though windows hold the longest
+    assert model.training
+    assert np.array_equal(many[:3], draw(model.eval(), tiny.MUSIC, 3, 1.0, 5))
+    assert not np.array_equal(many[:3], draw(model, tiny.MUSIC, 3, 1.0, 6))
+    assert len(np.unique(many.reshape(20, -1), axis=0)) == 20
+
+
+@pytest.mark.parametrize(
+    ("window", "natural", "typical", "steps"), [(20, 6, 12, 12), (20, 6, 0, 6), (20, 14, 12, 14), (8, 6, 12, 8)]
+)
+def test_a_piece_is_as_long_as_most_songs(window, natural, typical, steps):
+    spec = DataSpec("binary", 6, 1, 3, 100.0, natural, 20, typical_song=typical)
+    model = build_model(Config.for_data(spec, SMALL["recurrent"] | {"window": window}), spec)
+    assert draw(model, spec, 2, 1.0, 0).shape == (2, steps, 6)
 
 
 def test_drawing_leaves_the_random_state_of_the_process(trained):

@@ -3,8 +3,13 @@
 import optuna
 import pytest
 
+from sweep import space
 from sweep.study import Report, read_settings
+from vae.encoding import DataSpec
 from vae.errors import UserError
+
+MUSIC = DataSpec("roll_onset", 176, 4, 12, 90.5, window=64, longest_song=400, typical_song=200)
+ROWS = DataSpec("real", 5, 1, None, 100.0, window=1, longest_song=1, unit_interval=True)
 
 
 def report(epoch, val_elbo, kl=0.2, code_gain=1.0):
@@ -72,9 +77,9 @@ def test_a_resumed_study_proposes_what_an_uninterrupted_one_would(make_study, tm
             study.finish(number, "stopped")
         return proposed
 
-    whole = drive(make_study(trials=20, path=tmp_path / "whole.log"), range(20))
-    halves = drive(make_study(trials=20), range(12))
-    halves += drive(make_study(trials=20), range(12, 20))
+    whole = drive(make_study(trials=16, path=tmp_path / "whole.log"), range(16))
+    halves = drive(make_study(trials=16), range(12))  # TPE takes over at the tenth
+    halves += drive(make_study(trials=16), range(12, 16))
     assert halves == whole
 
 
@@ -102,9 +107,27 @@ def test_the_journal_is_an_optuna_study_that_a_person_can_read(make_study, tmp_p
     assert read.trials[2].user_attrs["record"]["failure"] == "diverged"
 
 
-def test_settings_are_read_back_from_the_journal(make_study, tmp_path):
-    study = make_study(trials=3)
-    assert read_settings(tmp_path / "study.log", "test") == study.settings
+@pytest.mark.parametrize("spec", [MUSIC, ROWS], ids=["music", "rows"])
+def test_settings_are_read_back_from_the_journal(make_study, tmp_path, spec):
+    study = make_study(trials=3, spec=spec, families=("dense",), min_kl=0.1 + 0.2)
+    read = read_settings(tmp_path / "study.log", "test")
+    assert read == study.settings
+    assert read.spec == spec
+    assert read.task == space.Task(("dense",), spec, 0.1 + 0.2, 27 * 100_000)
+
+
+def test_the_defaults_of_each_family_are_tried_first(make_study):
+    study = make_study(trials=5, families=("dense", "transformer", "recurrent"))
+    points = space.first_points(study.settings.task)
+    params = [study.ask().params for _ in points]
+    assert [p["family"] for p in params] == [point["family"] for point in points]
+    assert [p["learning_rate"] for p in params] == [point["learning_rate"] for point in points]
+
+
+def test_a_family_that_cannot_take_the_data_is_refused_and_leaves_no_journal(make_study, tmp_path):
+    with pytest.raises(UserError, match="family hierarchical needs a metre"):
+        make_study(trials=3, spec=ROWS, families=("hierarchical",))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_to_resume_is_said_in_a_line(tmp_path):

@@ -1,16 +1,20 @@
 """Corpora of a few hundred made steps, in which a code has something to say, and models small enough to test."""
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from scipy.stats import chisquare
 
 from vae.config import HEAD_NAMES, Config
 from vae.corpus import Corpus, Split, fingerprint
-from vae.encoding import DataSpec
+from vae.encoding import PITCHES, DataSpec
 from vae.models.base import Vae
 from vae.models.registry import FAMILIES, build_model
 from vae.train import Trainer, TrainingData
 from vae.windows import Batch
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 torch.set_num_threads(1)  # as trials do; threads that wait for each other on busy cores take a hundred times as long
 
@@ -30,6 +34,7 @@ _WHOLE = {"dropout": 0.0, "input_dropout": 0.0, "head_dropout": 0.0}
 SMALL = {family: {"family": family, **_SIZES, **_WHOLE} for family in FAMILIES}
 """Params by family; windows are the family's."""
 BINARY = DataSpec("binary", 6, 1, 3, 100.0, 8, 20)
+MUSIC = DataSpec("roll", PITCHES, 4, 8, 100.0, 16, 32, typical_song=16)
 REAL = DataSpec("real", 5, 1, None, 100.0, 1, 1)
 SPECS = {"binary": BINARY, "real": REAL, "unit": DataSpec("real", 5, 1, None, 100.0, 1, 1, unit_interval=True)}
 CASES = [(kind, family) for kind in SPECS for family in FAMILIES if kind == "binary" or family != "hierarchical"]
@@ -68,6 +73,15 @@ def make_corpus(kind: str = "binary", seed: int = 0, songs: int = 40) -> Corpus:
     return Corpus("made", spec, splits, ("made",), fingerprint(spec, splits))
 
 
+def make_music(seed: int = 0) -> Corpus:
+    """Random piano rolls, too sparse to say much."""
+    generator, splits = np.random.default_rng(seed), {}
+    for name in ("train", "valid", "test"):
+        lengths = np.array([32, 16, 16, 9, 20])
+        splits[name] = Split((generator.random((lengths.sum(), PITCHES)) < 0.05).astype(np.uint8), lengths)
+    return Corpus("rolls", MUSIC, splits, ("made",), fingerprint(MUSIC, splits))
+
+
 def make_trainer(
     kind: str = "binary", family: str = "dense", seed: int = 0, epoch_steps: int = 300, **params
 ) -> Trainer:
@@ -83,16 +97,16 @@ def make_model(kind: str, family: str, seed: int = 0, **params) -> Vae:
         return build_model(Config.for_data(SPECS[kind], params_of(kind, family, **params)), SPECS[kind]).eval()
 
 
-def randomise(model: Vae, seed: int = 0, gain: float = 1.5) -> Vae:
+def randomise(model: Module, seed: int = 0, gain: float = 1.5) -> Module:
     """Gives all weights random values, those that begin at zero too, so large that every part has a say."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for weights in model.parameters():
+        for name, weights in model.named_parameters():
             noise = torch.randn(weights.shape, generator=generator)
             if weights.ndim > 1:
                 weights.copy_(gain * noise / weights.shape[1] ** 0.5)
             else:
-                weights.add_(0.5 * noise)
+                weights.copy_(0.5 * noise + float("norm" in name and "weight" in name))
     return model
 
 

@@ -27,6 +27,7 @@ from benchmarks.contenders.shared import (
     Suggest,
     parse,
 )
+from sweep.space import Task
 from vae.config import Config
 from vae.corpus import load_corpus
 from vae.train import Trainer, TrainingData
@@ -76,13 +77,13 @@ def trainable(data: str, seed: int, epoch_steps: int) -> Callable[[dict[str, Any
     return train
 
 
-def drawn(trial: optuna.Trial, suggest: Suggest, families: tuple[str, ...], window: int) -> dict[str, Any]:
+def drawn(trial: optuna.Trial, suggest: Suggest, task: Task) -> dict[str, Any]:
     """The space, define-by-run; not a lambda, for `OptunaSearch` pickles it."""
-    return {"params": suggest(trial, families, window)}
+    return {"params": suggest(trial, task)}
 
 
 def _search(args: argparse.Namespace) -> Tally:
-    define_by_run = partial(drawn, suggest=args.suggest, families=tuple(args.family), window=args.window)
+    define_by_run = partial(drawn, suggest=args.suggest, task=args.task)
     callback = TallyCallback()
     tuner = tune.Tuner(
         trainable(str(args.data.resolve()), args.seed, args.epoch_steps),  # resolved: trials run in other folders

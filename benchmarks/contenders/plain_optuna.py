@@ -35,7 +35,7 @@ class Objective:
     def __init__(self, args: argparse.Namespace) -> None:
         self.tally = Tally()
         self._suggest: Suggest = args.suggest
-        self._args, self._families = args, tuple(args.family)
+        self._args = args
         self._data = TrainingData.load(load_corpus(str(args.data)), torch.device("cpu"))
 
     def __call__(self, trial: optuna.Trial) -> float:
@@ -51,7 +51,7 @@ class Objective:
             self.tally.end(failed)
 
     def _train(self, trial: optuna.Trial) -> float:
-        params = self._suggest(trial, self._families, self._args.window)
+        params = self._suggest(trial, self._args.task)
         config = Config.for_data(self._data.corpus.spec, params)
         trainer = Trainer(config, self._data, self._args.seed, self._args.epoch_steps)
         metrics: dict[str, Any] = {}

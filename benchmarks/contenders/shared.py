@@ -1,7 +1,8 @@
-"""What the contenders share: the pinned space, the schedule, and the arguments."""
+"""What the contenders share: the pinned space, the schedule, the task, and the arguments."""
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,43 +10,56 @@ import optuna
 
 from sweep import space
 from vae.config import FAMILY_NAMES
+from vae.corpus import load_corpus
+from vae.encoding import DataSpec
+from vae.train import MIN_KL
 
 MAX_EPOCHS = 27
 GRACE_PERIOD = 1
 REDUCTION_FACTOR = 3  # as in `sweep.scheduler`, which would bring Ray into the peer that has none
 SLOTS = 2
 SPACES = ("pinned", "real")
-_COSTLY = ("dense_width", "dense_depth", "rnn_width", "rnn_layers", "latent_dim", "batch_size", "dropout")
+_COSTLY = (
+    *("dense_width", "dense_depth", "rnn_width", "rnn_layers", "recall_width", "encoder_width", "latent_dim"),
+    *("transformer_width", "transformer_layers", "head_width", "head_layers", "window", "batch_steps", "transpose"),
+    *("dropout", "head_dropout", "input_dropout", "step_dropout", "encoder_dropout"),
+)
 
-Suggest = Callable[[optuna.Trial, tuple[str, ...], int], dict[str, Any]]
+Suggest = Callable[[optuna.Trial, space.Task], dict[str, Any]]
 real_suggest: Suggest = space.suggest
 
 
-def pins(family: str, window: int) -> dict[str, Any]:
+def task_of(spec: DataSpec, families: list[str], epoch_steps: int) -> space.Task:
+    """What the space depends on, as `sweep.run` has it."""
+    return space.Task(tuple(families), spec, MIN_KL, MAX_EPOCHS * epoch_steps)
+
+
+def pins(family: str, task: space.Task) -> dict[str, Any]:
     """The params of the family's first point, as far as they decide what an epoch costs."""
-    drawn: Any = optuna.trial.FixedTrial(space.first_points((family,))[0])
-    params = real_suggest(drawn, (family,), window)
+    alone = replace(task, families=(family,))
+    drawn: Any = optuna.trial.FixedTrial(space.first_points(alone)[0])
+    params = real_suggest(drawn, alone)
     return {name: params[name] for name in _COSTLY if name in params}
 
 
-def pinned_suggest(trial: optuna.Trial, families: tuple[str, ...], window: int) -> dict[str, Any]:
+def pinned_suggest(trial: optuna.Trial, task: space.Task) -> dict[str, Any]:
     """Draws from the whole space, so that the sampler has all its work, then replaces what an epoch's cost hangs on."""
-    params = real_suggest(trial, families, window)
-    return params | pins(params["family"], window)
+    params = real_suggest(trial, task)
+    return params | pins(params["family"], task)
 
 
 def parse(contender: str, description: str | None) -> argparse.Namespace:
-    """The arguments of a peer; `suggest` is the space it draws from."""
+    """The arguments of a peer; `suggest` is the space it draws from, `task` what that depends on."""
     parser = argparse.ArgumentParser(f"python -m benchmarks.contenders.{contender}", description=description)
     parser.add_argument("--data", type=Path, required=True, help="an .npz that save_corpus wrote")
     parser.add_argument("--folder", type=Path, required=True, help="for what the contender writes")
     parser.add_argument("--tally", type=Path, required=True, help="the figures, JSON")
     parser.add_argument("--space", choices=SPACES, required=True)
     parser.add_argument("--family", action="append", choices=FAMILY_NAMES, required=True)
-    parser.add_argument("--window", type=int, required=True, help="time steps that share a code")
     parser.add_argument("--trials", type=int, required=True)
     parser.add_argument("--epoch-steps", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     args = parser.parse_args()
     args.suggest = pinned_suggest if args.space == "pinned" else real_suggest
+    args.task = task_of(load_corpus(str(args.data)).spec, args.family, args.epoch_steps)
     return args

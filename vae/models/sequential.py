@@ -34,8 +34,8 @@ class Sequential(Vae):
         self.correction = nn.Linear(width, 2 * codes)
         self.onto = read_code(codes, config.rnn_width)
         self.dropout = nn.Dropout(config.encoder_dropout)
-        for weights in (*self.prior.parameters(), *self.correction.parameters()):
-            nn.init.zeros_(weights)  # q starts as p: the code costs nothing until it says something
+        for weights in self.prior.parameters():
+            nn.init.zeros_(weights)  # N(0, 1) at first
 
     def _code(self, batch: Batch, states: Tensor, noise: Tensor) -> Code:
         prior = as_normal(self.prior(states))
