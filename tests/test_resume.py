@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from tiny import CASES, make_trainer
-from training import CYCLING, STEERED, assert_same, make_music, saved, state, untimed
+from training import CYCLING, STEERED, assert_same, make_music_trainer, saved, state, untimed
 
 from vae import checkpoint
 from vae.config import FAMILY_NAMES
@@ -67,7 +67,7 @@ def test_a_restored_run_goes_on_to_the_bit(kind, family, params, tmp_path):
 
 
 def test_a_restored_run_is_transposed_as_the_other_would_have_been(tmp_path):
-    assert_restored_to_the_bit(lambda: make_music(6), tmp_path / "run")
+    assert_restored_to_the_bit(lambda: make_music_trainer(6), tmp_path / "run")
 
 
 def test_what_a_checkpoint_goes_on_with_is_there():

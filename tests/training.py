@@ -37,7 +37,7 @@ def saved(trainer, directory):
     return directory
 
 
-def make_music(transpose):
+def make_music_trainer(transpose):
     """A trainer on piano rolls of six keys in the middle."""
     corpus = make_corpus()
     spec = DataSpec("roll", 88, 1, None, 100.0, 8, 20)
