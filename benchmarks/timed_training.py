@@ -44,7 +44,7 @@ def train(config: Config, data: TrainingData, seconds: float, seed: int) -> Trai
     deadline = time.monotonic() + seconds
     horizon = _SHARE * seconds * steps_per_second(config, data)
     decay = max(1, int(horizon / config.batch_steps) - config.lr_warmup)
-    trainer = Trainer(replace(config, lr_decay=decay, lr_final=0.02), data, seed)
+    trainer = Trainer(replace(config, lr_decay=decay), data, seed)
     longest = 0.0
     while trainer.steps_seen < horizon and time.monotonic() + longest < deadline:
         started = time.monotonic()

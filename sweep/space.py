@@ -1,16 +1,18 @@
 """THE search space, define-by-run: which hyperparameters a trial draws, and which depend on which."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
 
-from vae.config import FAMILY_NAMES, MOST_STEPS, Config
+from vae.config import FAMILY_NAMES, MOST_STEPS, Config, whole_bars
 from vae.encoding import DataSpec
 
 BATCH_STEPS = (512, 1024, 2048)
 _RATES = (1.0, 2.5)
 """What the KL is held at in training, in floors: on validation it comes out lower, most so for codes of whole songs."""
+
+_MOST_RATE = 100.0  # nats a time step; `Config` takes no more
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ def fitting_families(spec: DataSpec) -> tuple[str, ...]:
 
 def windows(family: str, spec: DataSpec) -> tuple[int, ...]:
     """The windows to choose from: the data's natural unit, for dense layers; else four of them and whole songs too."""
-    if family in ("dense", "hierarchical"):
+    if family == "hierarchical":
+        return (whole_bars(spec),)
+    if family == "dense":
         return (spec.window,)
     longest = min(spec.longest_song, MOST_STEPS)
     return tuple(sorted({min(spec.window, longest), min(4 * spec.window, longest), longest}))
@@ -124,7 +128,6 @@ def _optimization(trial: optuna.trial.Trial, optimizer_steps: int) -> dict[str, 
     }
     if trial.suggest_categorical("lr_schedule", ("cosine", "constant")) == "cosine":
         params["lr_decay"] = max(1, optimizer_steps - params["lr_warmup"])
-        params["lr_final"] = 0.02
     return params
 
 
@@ -132,7 +135,7 @@ def _code(trial: optuna.trial.Trial, family: str, min_kl: float) -> dict[str, An
     # Under a name of its own where the range is another: TPE knows one range a name, that which it met first.
     name, high = ("sequential_latent_dim", 64) if family == "sequential" else ("latent_dim", 256)
     params: dict[str, Any] = {"latent_dim": trial.suggest_int(name, 2, high, log=True), "rate_target": 0.0}
-    rate = round(min_kl * trial.suggest_float("rate", *_RATES), 6)
+    rate = min(_MOST_RATE, round(min_kl * trial.suggest_float("rate", *_RATES), 6))
     control = trial.suggest_categorical("kl_control", ("free_bits", "rate_target"))
     params[control] = rate
     if control == "free_bits":
@@ -157,38 +160,11 @@ def first_points(task: Task) -> list[dict[str, Any]]:
 
 def _defaults(family: str, spec: DataSpec) -> dict[str, Any]:
     config = Config.for_data(spec, {"family": family})
-    drawn = set(_DRAWN_AS_THEY_ARE)
-    point = {name: getattr(config, name) for name in drawn}
-    return point | {
-        "family": family,
+    # Draws have the names of fields; what is no draw of this family is left aside.
+    return asdict(config) | {
         f"{family}_window": config.window,
         "sequential_latent_dim": config.latent_dim,
         "lr_schedule": "cosine",
-        "kl_control": "free_bits",
-        "beta_schedule": "constant",
+        "kl_control": "rate_target",
         "rate": 1.2,
     }
-
-
-_DRAWN_AS_THEY_ARE = (
-    *("batch_steps", "dense_width", "dense_depth", "rnn_width", "encoder_width", "rnn_layers", "recall_width"),
-    *(
-        "transformer_width",
-        "transformer_layers",
-        "head_width",
-        "head_layers",
-        "head_dropout",
-        "dropout",
-        "weight_decay",
-    ),
-    *(
-        "ema",
-        "input_dropout",
-        "step_dropout",
-        "encoder_dropout",
-        "transpose",
-        "learning_rate",
-        "lr_warmup",
-        "latent_dim",
-    ),
-)

@@ -185,15 +185,22 @@ def test_what_tends_to_win_is_tried_before_the_rest():
 
 
 @by_spec
-def test_first_points_are_the_families_defaults_with_free_bits_above_the_floor(spec):
+def test_first_points_are_the_families_defaults_with_the_rate_above_the_floor(spec):
     for point in space.first_points(task_of(spec)):
         _, params = params_of(task_of(spec, min_kl=0.2), point)
-        config = Config.for_data(spec, params)
         defaults = Config.for_data(spec, {"family": point["family"]}, HORIZON)
-        assert dataclasses.replace(config, lr_final=defaults.lr_final) == dataclasses.replace(
-            defaults, rate_target=0.0, free_bits=0.24
-        )
-        assert config.lr_final == 0.02
+        assert Config.for_data(spec, params) == dataclasses.replace(defaults, rate_target=0.24)
+
+
+def test_a_floor_however_high_gives_rates_that_a_config_takes():
+    for _, params in draws(5, task_of(MUSIC, min_kl=90.0)):
+        assert 90.0 <= max(params["rate_target"], params.get("free_bits", 0.0)) <= 100.0
+
+
+def test_hierarchical_windows_are_whole_bars():
+    waltz = replace(MUSIC, steps_per_bar=12)
+    assert space.windows("hierarchical", waltz) == (60,)
+    assert Config.for_data(waltz, {"family": "hierarchical"}).window == 60
 
 
 # Optuna

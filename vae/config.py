@@ -57,9 +57,9 @@ class Config:
     transpose: int = _number(0, 0, 12, "semitones up and down by which training music is moved at random")
     batch_steps: int = _number(1024, 1, 10**7, "time steps in a batch, about; one window at least")
     learning_rate: float = _number(1e-3, 1e-8, 10.0, "AdamW step size at its peak")
-    lr_warmup: int = _number(100, 0, 10**9, "optimizer steps of linear rise")
+    lr_warmup: int = _number(30, 0, 10**9, "optimizer steps of linear rise")
     lr_decay: int = _number(0, 0, 10**9, "optimizer steps of cosine fall after the rise; 0: none")
-    lr_final: float = _number(0.1, 0.0, 1.0, "share of the peak that the fall ends at")
+    lr_final: float = _number(0.02, 0.0, 1.0, "share of the peak that the fall ends at")
     weight_decay: float = _number(0.01, 0.0, 10.0, "AdamW's, on matrices only")
     grad_clip: float = _number(1.0, 1e-6, 1e9, "largest norm of the gradient")
     ema: float = _number(0.995, 0.0, 0.99999, "decay a step of the weights' average, which is evaluated; 0: none")
@@ -182,6 +182,12 @@ MOST_STEPS = 4096
 """The longest window that is proposed: a song's whole length, where it is no longer."""
 
 
+def whole_bars(spec: DataSpec) -> int:
+    """The data's natural window, cut to whole bars where there are any, so that windows begin where bars do."""
+    bar = spec.steps_per_bar or 1
+    return max(spec.window // bar * bar, 1)
+
+
 def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     """What depends on the family and the data, where no one says otherwise."""
     values: dict[str, Any] = {"window": spec.window, "head": "autoregressive" if spec.is_binary else "independent"}
@@ -189,6 +195,8 @@ def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     values |= _OF_FAMILY.get(family, {})
     if family in ("recurrent", "sequential"):
         values["window"] = min(spec.longest_song, MOST_STEPS)
+    if family == "hierarchical":
+        values["window"] = whole_bars(spec)
     if family == "transformer":
         values["window"] = min(spec.longest_song, 4 * spec.window, MOST_STEPS)
     return values
