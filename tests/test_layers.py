@@ -192,6 +192,14 @@ def test_writing_step_by_step_is_reading_what_was_written(params):
 
 
 @torch.no_grad()
+def test_a_writer_recalls_steps_in_the_key_that_they_are_read_in():
+    writer, batch = make(Writer), batch_of()
+    states = writer.lstm(writer.past(batch))[0]
+    steps = writer.past.reader(batch.x, batch.shift)
+    torch.testing.assert_close(writer(batch), states + naive_recall(writer.recall, states, steps), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 def test_a_writer_begins_a_song_without_a_past():
     writer = make(Writer)
     batch = replace(batch_of(), shift=torch.zeros(4, dtype=torch.long))

@@ -204,6 +204,17 @@ def test_the_prior_of_a_step_is_learned_from_the_standard_normal():
     assert mean[:, :, 0].std() > 0.01  # by the steps before
 
 
+def test_the_posterior_of_a_step_is_its_prior_corrected():
+    model = randomise(make_model("binary", "sequential"))
+    with torch.no_grad():
+        model.correction.weight.zero_()
+        model.correction.bias.zero_()
+    batch = make_batch("binary", 8, [8, 5])
+    code = model.code(batch, noise_for(model, batch))
+    torch.testing.assert_close(code.kl, torch.zeros(2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(code.posterior.mean, as_normal(model.prior(model.writer(batch))).mean)
+
+
 @pytest.mark.parametrize(("family", "head"), HEADED)
 def test_every_weight_gets_a_gradient(family, head):
     model = randomise(make_model("binary", family, head=head)).train()
@@ -213,6 +224,8 @@ def test_every_weight_gets_a_gradient(family, head):
     objective(log_likelihood, code.kl, 64, 1.0, 0.0).backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
+    for block in getattr(model, "blocks", []):
+        assert block.code.weight.grad.any(1).all()  # shifts what attention reads, and what the dense layers read
 
 
 @pytest.mark.parametrize("kind", ["binary", "unit"])

@@ -24,7 +24,7 @@ from vae.windows import Batch, Plan, Songs, in_batches
 VALIDATION_SEED = 0
 TEST_SEED = 1
 ACTIVE_VARIANCE = 0.01
-"""A dimension is active if Var_x E[z|x] exceeds this (Burda et al. 2015)."""
+"""A dimension is active if Var_x E[z|x] exceeds this (Burda et al. 2015); E[z|x] in the prior's mean and scale."""
 _BATCH_STEPS = 8192  # evaluated at once, padding included; results do not depend on it
 
 Units = tuple[tuple[int, int, int], ...]
@@ -90,9 +90,11 @@ def _as_in_use(model: Vae) -> Iterator[None]:
     """Without dropout and gradients; as it was afterwards."""
     training = model.training
     model.eval()
-    with torch.no_grad():
-        yield
-    model.train(training)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
 def evaluate(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
@@ -110,14 +112,14 @@ def _evaluate(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
     plan = songs.partition(model.config.window)
     codes, steps = _Codes(plan, model.code_unit), songs.steps
     noise = _first_noise(seed, codes.units, model.config.latent_dim).to(model.device())
-    z, mean = torch.empty_like(noise), torch.empty_like(noise)
+    z, said = torch.empty_like(noise), torch.empty_like(noise)
     own, kl, others = (torch.empty(len(plan), dtype=torch.float64) for _ in range(3))
     for windows, batch in _batches(model, songs, plan):
         longest = batch.x.shape[1]
         log_likelihood, code = model.terms(batch, codes.take(noise, windows, longest))
         own[windows], kl[windows] = log_likelihood.double().cpu(), code.kl.double().cpu()
         codes.put(z, windows, longest, code.z)
-        codes.put(mean, windows, longest, code.posterior.mean)
+        codes.put(said, windows, longest, (code.posterior.mean - code.prior.mean) / code.prior.std)
     # Half the split away: mostly another song, so that neighbours' shared key doesn't hide what a code says.
     other = z.roll(max(1, len(z) // 2), dims=0)
     for windows, batch in _batches(model, songs, plan):
@@ -130,7 +132,7 @@ def _evaluate(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
         "log_likelihood": float(own.sum()) / steps,
         "kl": float(kl.sum()) / steps,
         "code_gain": float((own - others).sum()) / steps,
-        "active_units": int((mean.var(0) > ACTIVE_VARIANCE).sum()) if len(mean) > 1 else 0,
+        "active_units": int((said.var(0) > ACTIVE_VARIANCE).sum()) if len(said) > 1 else 0,
     }
 
 

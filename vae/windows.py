@@ -172,7 +172,8 @@ class Order:
         """Batches of like windows, in random order."""
         plan = plan[torch.randperm(len(plan), generator=self._generator)]
         pools = torch.div(plan.length.cumsum(0) - 1, _POOL * self._batch_steps, rounding_mode="floor")
-        by_length = torch.argsort(plan.length, stable=True)
+        # Pools rise and fall by turns, so that the batch on the border of two holds windows of like length too.
+        by_length = torch.argsort(torch.where(pools % 2 == 1, -plan.length, plan.length), stable=True)
         plan = plan[by_length[torch.argsort(pools[by_length], stable=True)]]
         # A window belongs to the batch that its middle lies in.
         middle = plan.length.cumsum(0) - torch.div(plan.length, 2, rounding_mode="floor") - 1

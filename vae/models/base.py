@@ -31,6 +31,7 @@ class Code(NamedTuple):
 
     z: Tensor  # [B, Z]; [B, T, Z] where each step has a code of its own
     posterior: Normal  # that it was drawn from, of the shape of z
+    prior: Normal  # of the same shape
     kl: Tensor  # [B], KL(q(z|x) || p(z)), in nats
     log_ratio: Tensor  # [B], log p(z) - log q(z|x), in nats
 
@@ -136,7 +137,7 @@ class WindowVae(Vae):
         z = posterior.mean + posterior.std * noise
         prior = Normal(torch.zeros_like(z), torch.ones_like(z))
         log_ratio = log_normal_ratio(z, noise, posterior.std, *prior).sum(1)
-        return Code(z, posterior, kl_normal(*posterior, *prior).sum(1), log_ratio)
+        return Code(z, posterior, prior, kl_normal(*posterior, *prior).sum(1), log_ratio)
 
     def sample(self, n: int, steps: int, temperature: float, generator: torch.Generator) -> Tensor:
         """See `Vae.sample`."""

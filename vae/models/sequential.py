@@ -48,7 +48,7 @@ class Sequential(Vae):
         log_ratio = log_normal_ratio(z, noise, posterior.std, *prior)
         real = batch.mask[..., None]
         kl = kl_normal(*posterior, *prior)
-        return Code(z, posterior, *((part * real).flatten(1).sum(1) for part in (kl, log_ratio)))
+        return Code(z, posterior, prior, *((part * real).flatten(1).sum(1) for part in (kl, log_ratio)))
 
     def code(self, batch: Batch, noise: Tensor) -> Code:
         """See `Vae.code`."""
