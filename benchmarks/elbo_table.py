@@ -5,12 +5,14 @@
 The minutes cover the search and the final training of its two best configurations for the rest of the time, at once;
 the winner is chosen on validation and read on test once. Scoring is timed apart. `--row` adds rows: each family's
 defaults, the seed's VAE, and the winner's decoder without a code, trained for as many minutes each, two at a time, a
-core each. Rows recorded earlier stay, also of other data, so that a table can be made in parts.
+core each. Rows recorded earlier stay, also of other data, so that a table can be made in parts. A sheet of each row's
+samples goes to `docs/samples/`; `--keep` keeps its checkpoint.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,12 +33,16 @@ from vae.corpus import Corpus, load_corpus, save_corpus
 from vae.errors import UserError, exit_code
 from vae.evaluate import code_unit
 from vae.ranking import is_feasible, rank_key
+from vae.sample import draw
+from vae.sheet import piano_roll_sheet
 from vae.train import MIN_KL
 from vae.windows import Songs
 
 NAME = "elbo_table"
 SWEEP, UNCODED, SEEDS_OWN = "sweep", "winner without a code", "seed"
 ROWS = (SWEEP, *FAMILY_NAMES, SEEDS_OWN, UNCODED)
+SHEETS = ROOT / "docs" / "samples"
+PIECES = 8
 _SEARCH_SHARE = 0.6
 """Of the minutes; the rest trains the two best to the end."""
 _COLUMNS = (
@@ -99,9 +105,16 @@ class Run:
         return best, {"minutes": (time.monotonic() - began) / 60.0, "chosen_from": len(candidates)}
 
     def scored(self, model: str, place: Path, minutes: float, extra: dict[str, Any]) -> dict[str, Any]:
-        """A row: the checkpoint on the test split."""
+        """A row: the checkpoint on the test split; its samples as a sheet."""
         began = time.monotonic()
         loaded = checkpoint.load(place)
+        title = f"{self.data}-{model.replace(' ', '-')}"
+        if self.args.out is None:
+            pieces = draw(loaded.model, loaded.spec, PIECES, 1.0, 0)
+            SHEETS.mkdir(exist_ok=True)
+            piano_roll_sheet(pieces, loaded.spec, SHEETS / f"{title}.png", title)
+        if self.args.keep is not None:
+            shutil.copytree(place, self.args.keep / title, dirs_exist_ok=True)
         songs = Songs(self.corpus.splits["test"], torch.device("cpu"))
         values = evaluate(loaded.model, songs, TEST_SEED)
         metrics = loaded.record["metrics"]
@@ -230,6 +243,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--row", action="append", choices=ROWS, help=f"repeatable (default: {SWEEP})")
     parser.add_argument("--iwae", type=int, default=32, metavar="K", help="draws of a window's codes (default: 32)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep each row's checkpoint here")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {RESULTS.relative_to(ROOT)}/{NAME}.json")
     args = parser.parse_args(argv)
     args.row = args.row or [SWEEP]
