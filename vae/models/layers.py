@@ -16,7 +16,7 @@ from vae.windows import Batch
 Memory = tuple[Tensor, Tensor]
 """Keys and values, [B, J, E] each."""
 
-_WEAK = 0.05
+_WEAK = 0.05  # of the usual size
 
 
 def read_code(latent_dim: int, width: int) -> nn.Linear:
@@ -40,8 +40,13 @@ class StepReader(nn.Module):
 
     def forward(self, x: Tensor, shift: Tensor) -> Tensor:
         """[B, T, D] and [B] semitones to [B, T, E]."""
-        read: Tensor = self.step(self._standardise(x)) + self.shift(shift + self._transpose)[:, None]
+        read: Tensor = self.step(self._standardise(x)) + self.key(shift)[:, None]
         return read
+
+    def key(self, shift: Tensor) -> Tensor:
+        """What tells the transposition: [B] semitones to [B, E]."""
+        key: Tensor = self.shift(shift + self._transpose)
+        return key
 
 
 class PastReader(nn.Module):
@@ -60,13 +65,14 @@ class PastReader(nn.Module):
         if self.training and self._step_dropout:
             before = before * (torch.rand(before.shape[:2], device=before.device) >= self._step_dropout)[..., None]
         read = self.reader(before, batch.shift)
-        first = torch.where(batch.begins[:, None], self.start.to(read.dtype), read[:, 0])
+        start = (self.start + self.reader.key(batch.shift)).to(read.dtype)
+        first = torch.where(batch.begins[:, None], start, read[:, 0])
         dropped: Tensor = self.dropout(torch.cat([first[:, None], read[:, 1:]], dim=1))
         return dropped
 
     def first(self, n: int, after: Batch | None) -> Tensor:
         """For sampling: of the step before a window, or of none at the start of a song, [n, 1, E]."""
-        start = self.start.expand(n, 1, -1)
+        start = (self.start + self.reader.key(torch.zeros_like(self.start[:1], dtype=torch.long))).expand(n, 1, -1)
         return start if after is None else torch.where(after.begins[:, None, None], start, self.one(after.previous))
 
     def one(self, x: Tensor) -> Tensor:
