@@ -202,7 +202,7 @@ def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     return values
 
 
-_SEQUENCES: dict[str, Any] = {"learning_rate": 2e-3, "dropout": 0.4, "input_dropout": 0.2, "latent_dim": 16}
+_SEQUENCES: dict[str, Any] = {"learning_rate": 3e-3, "dropout": 0.4, "input_dropout": 0.2, "latent_dim": 16}
 _OF_FAMILY = {
     "recurrent": _SEQUENCES,
     "hierarchical": _SEQUENCES | {"latent_dim": 64},
