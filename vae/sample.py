@@ -22,6 +22,7 @@ from vae.errors import UserError, exit_code
 from vae.files import write_atomically
 from vae.models.base import Vae
 from vae.statistics import measure
+from vae.windows import Batch
 
 SHEET, ARRAY = "samples.png", "samples.npy"
 AUDIO_RATE = 22_050
@@ -38,7 +39,7 @@ So piece 3 of a seed is the same, to the bit, however many are asked for.
 def draw(
     model: Vae, spec: DataSpec, n: int, temperature: float, seed: int
 ) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
-    """Draws pieces: codes from the prior, then x ~ p(x|z).
+    """Draws pieces: codes from the prior, then x ~ p(x|z), window after window.
 
     Args:
         model: on any device; random numbers are drawn on the CPU.
@@ -61,9 +62,24 @@ def draw(
 def _draw_block(model: Vae, temperature: float, seed: int, block: int) -> torch.Tensor:
     key = np.random.SeedSequence([seed, block]).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(key[0]))
-    # Of whole songs a piece is as long as most are, not as the longest.
-    steps = min(model.config.window, max(model.spec.window, model.spec.typical_song))
-    return model.sample(_BLOCK, steps, temperature, generator).cpu()
+    written: list[torch.Tensor] = []
+    left, after = _piece_steps(model), None
+    while left > 0:
+        part = model.sample(_BLOCK, min(left, model.config.window), temperature, generator, after)
+        written.append(part.cpu())
+        left, after = left - part.shape[1], _place_after(part)
+    return torch.cat(written, dim=1)
+
+
+def _piece_steps(model: Vae) -> int:
+    """As long as most songs are, of windows with codes of their own; one window where they know nothing of another."""
+    return max(model.spec.window, model.spec.typical_song) if model.continues else model.config.window
+
+
+def _place_after(part: torch.Tensor) -> Batch:
+    """Windows that go on where those of `part`, [B, T, D], end."""
+    last, rows = part[:, -1:], torch.zeros(len(part), dtype=torch.long, device=part.device)
+    return Batch(torch.zeros_like(last), torch.ones_like(last[..., 0], dtype=torch.bool), last[:, 0], rows > 0, rows)
 
 
 def write(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, name: str) -> list[str]:

@@ -55,6 +55,8 @@ class Vae(nn.Module, ABC):
 
     code_unit: ClassVar[str] = "window"
     """What has a code of its own: `window` or `step`."""
+    continues: ClassVar[bool] = True
+    """Whether a window knows the step before it, so that a piece can be longer than one."""
 
     def __init__(self, config: Config, spec: DataSpec, moments: Moments | None, inputs: int | None) -> None:
         super().__init__()
@@ -108,8 +110,10 @@ class Vae(nn.Module, ABC):
         """
 
     @abstractmethod
-    def sample(self, n: int, steps: int, temperature: float, generator: torch.Generator) -> Tensor:
-        """Draws n pieces, [n, T, D]: codes from the prior, then as `decode` does."""
+    def sample(
+        self, n: int, steps: int, temperature: float, generator: torch.Generator, after: Batch | None = None
+    ) -> Tensor:
+        """Draws n windows, [n, T, D]: codes from the prior, then as `decode` does."""
 
     def score(self, h: Tensor, batch: Batch) -> Tensor:
         """Log p(x|h) of each window by the output head, padding left out: [B, T, H] to [B], in nats."""
@@ -139,10 +143,12 @@ class WindowVae(Vae):
         log_ratio = log_normal_ratio(z, noise, posterior.std, *prior).sum(1)
         return Code(z, posterior, prior, kl_normal(*posterior, *prior).sum(1), log_ratio)
 
-    def sample(self, n: int, steps: int, temperature: float, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, n: int, steps: int, temperature: float, generator: torch.Generator, after: Batch | None = None
+    ) -> Tensor:
         """See `Vae.sample`."""
         z = torch.randn(n, self.config.latent_dim, generator=generator)
-        return self.decode(z.to(self.device()), steps, temperature, generator)
+        return self.decode(z.to(self.device()), steps, temperature, generator, after)
 
 
 def as_normal(parameters: Tensor) -> Normal:

@@ -29,6 +29,8 @@ def _stack(inputs: int, widths: list[int], dropout: float) -> nn.Sequential:
 class Dense(WindowVae):
     """All steps of a window at once, independent given the code."""
 
+    continues = False
+
     def __init__(self, config: Config, spec: DataSpec, moments: Moments | None) -> None:
         independent = config.head == "independent"
         super().__init__(config, spec, moments, None if independent else config.head_width)

@@ -70,9 +70,11 @@ class Sequential(Vae):
         """See `Vae.decode`."""
         return self._write(self.writer.begin(len(z), after), z, steps, temperature, generator)
 
-    def sample(self, n: int, steps: int, temperature: float, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, n: int, steps: int, temperature: float, generator: torch.Generator, after: Batch | None = None
+    ) -> Tensor:
         """See `Vae.sample`; codes are drawn as the music goes on."""
-        return self._write(self.writer.begin(n, None), None, steps, temperature, generator)
+        return self._write(self.writer.begin(n, after), None, steps, temperature, generator)
 
     def _write(self, pen: Pen, z: Tensor | None, steps: int, temperature: float, generator: torch.Generator) -> Tensor:
         written = []
