@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.common import RESULTS, ROOT, Table, write
 from benchmarks.elbo_table import SEEDS_PARAMS
@@ -71,33 +71,19 @@ class Tally:
         self.operations += forwards * (3.0 if x.requires_grad or isinstance(module, nn.LSTM) else 2.0)
 
 
-class Windows(torch.utils.data.Dataset[Batch]):
-    """Training windows one by one, as a plain loop has them."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._songs = trainer.data.songs["train"]
-        self._plan = self._songs.partition(trainer.config.window)
-        self._longest = trainer.model.padded_to(self._plan.longest)
-
-    def __len__(self) -> int:
-        """The number of windows."""
-        return len(self._plan)
-
-    def __getitem__(self, index: int) -> Batch:
-        """A window, padded to the longest."""
-        return self._songs.batch(self._plan[slice(index, index + 1)], self._longest)
+def windows_of(trainer: Trainer) -> TensorDataset:
+    """All training windows, padded to the longest: the fields of a `Batch`."""
+    songs = trainer.data.songs["train"]
+    plan = songs.partition(trainer.config.window)
+    batch = songs.batch(plan, trainer.model.padded_to(plan.longest))
+    return TensorDataset(batch.x, batch.mask, batch.previous, batch.begins, batch.shift)
 
 
-def collate(windows: list[Batch]) -> Batch:
-    """Windows as one batch."""
-    names = ("x", "mask", "previous", "begins", "shift")
-    return Batch(*(torch.cat([getattr(window, name) for window in windows]) for name in names))
-
-
-def forever(loader: "DataLoader[Batch]") -> Iterator[Batch]:
+def forever(loader: "DataLoader[tuple[Tensor, ...]]") -> Iterator[Batch]:
     """Pass after pass."""
     while True:
-        yield from loader
+        for fields in loader:
+            yield Batch(*fields)
 
 
 class PlainLoop:
@@ -108,9 +94,9 @@ class PlainLoop:
         self._free_bits = trainer.config.free_bits
         self._clip = trainer.config.grad_clip
         self._optimizer = torch.optim.AdamW(self.model.parameters(), lr=trainer.config.learning_rate)
-        windows = Windows(trainer)
+        windows = windows_of(trainer)
         count = max(1, trainer.config.batch_steps * len(windows) // trainer.data.songs["train"].steps)
-        self._batches = forever(DataLoader(windows, count, shuffle=True, collate_fn=collate, drop_last=True))
+        self._batches = forever(DataLoader(windows, count, shuffle=True))
 
     def run(self, seconds: float) -> float:
         """Trains for some seconds; windows a second."""

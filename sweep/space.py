@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 
-from vae.config import FAMILY_NAMES, MOST_STEPS, Config, whole_bars
+from vae.config import FAMILY_NAMES, MOST_ATTENDED, MOST_STEPS, Config, whole_bars
 from vae.encoding import DataSpec
 
 BATCH_STEPS = (512, 1024, 2048)
@@ -42,7 +42,7 @@ def windows(family: str, spec: DataSpec) -> tuple[int, ...]:
         return (whole_bars(spec),)
     if family == "dense":
         return (spec.window,)
-    longest = min(spec.longest_song, MOST_STEPS)
+    longest = min(spec.longest_song, MOST_ATTENDED if family == "transformer" else MOST_STEPS)
     return tuple(sorted({min(spec.window, longest), min(4 * spec.window, longest), longest}))
 
 
@@ -83,7 +83,7 @@ def _recalling(trial: optuna.trial.Trial) -> dict[str, Any]:
 
 def _transformer(trial: optuna.trial.Trial) -> dict[str, Any]:
     return {
-        "transformer_width": trial.suggest_int("transformer_width", 64, 320, step=32),
+        "transformer_width": trial.suggest_int("transformer_width", 64, 256, step=32),
         "transformer_layers": trial.suggest_int("transformer_layers", 2, 6),
         "encoder_width": trial.suggest_int("encoder_width", 16, 128, log=True),
     }

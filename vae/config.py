@@ -180,6 +180,8 @@ class Config:
 
 MOST_STEPS = 4096
 """The longest window that is proposed: a song's whole length, where it is no longer."""
+MOST_ATTENDED = 1024
+"""The same for transformers, each layer of which holds every step many times over."""
 
 
 def whole_bars(spec: DataSpec) -> int:
@@ -198,7 +200,7 @@ def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     if family == "hierarchical":
         values["window"] = whole_bars(spec)
     if family == "transformer":
-        values["window"] = min(spec.longest_song, 4 * spec.window, MOST_STEPS)
+        values["window"] = min(spec.longest_song, 4 * spec.window, MOST_ATTENDED)
     return values
 
 

@@ -32,15 +32,16 @@ def beta(config: Config, optimizer_step: int) -> float:
 class RateControl:
     """Steers beta so that the KL of the batches comes to `rate_target` nats a time step.
 
-        beta <- clamp(beta * exp(0.05 * clamp(kl / rate_target - 1, -1, 1)), beta / 10, beta)
+        beta <- clamp(beta * exp(0.05 * clamp(kl / rate_target - 1, -1, 1)), beta / 100, beta)
 
-    the latter two betas being the config's: a code that is worth more than the target may cost more. In the manner of
-    ControlVAE (Shao et al. 2020), on a logarithmic scale. Stays on the device, so that a GPU is not waited for.
+    the latter two betas being the config's: a code that is worth more than the target may cost more. It begins at the
+    least, for a code that was pressed flat before it said anything does not come back. In the manner of ControlVAE (Shao
+    et al. 2020), on a logarithmic scale. Stays on the device, so that a GPU is not waited for.
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self._target, self._most = config.rate_target, config.beta
-        self.beta = torch.tensor(float(config.beta), device=device)  # a config may hold whole numbers
+        self.beta = torch.tensor(_LEAST * config.beta, device=device)
 
     def observe(self, rate: Tensor) -> None:
         """Takes in the KL of a batch, a scalar in nats per time step."""
@@ -49,4 +50,4 @@ class RateControl:
 
 
 _GAIN = 0.05
-_LEAST = 0.1
+_LEAST = 0.01
