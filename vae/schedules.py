@@ -35,8 +35,8 @@ class RateControl:
         beta <- clamp(beta * exp(0.05 * clamp(kl / rate_target - 1, -1, 1)), beta / 100, beta)
 
     the latter two betas being the config's: a code that is worth more than the target may cost more. It begins at the
-    least, for a code that was pressed flat before it said anything does not come back. In the manner of ControlVAE (Shao
-    et al. 2020), on a logarithmic scale. Stays on the device, so that a GPU is not waited for.
+    least, for a code that was pressed flat before it said anything does not come back. In the manner of ControlVAE
+    (Shao et al. 2020), on a logarithmic scale. Stays on the device, so that a GPU is not waited for.
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:
