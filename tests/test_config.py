@@ -190,7 +190,7 @@ def test_the_default_window_is_the_datas_unit_for_dense_layers_and_longer_for_se
         "sequential": [400, 4096],
         "transformer": [256, 256],
     }
-    assert Config.for_data(replace(LONG, window=2000), {"family": "transformer"}).window == 4096
+    assert Config.for_data(replace(LONG, window=2000), {"family": "transformer"}).window == 1024
     assert Config.for_data(replace(MUSIC, longest_song=100), {"family": "transformer"}).window == 100
     assert Config.for_data(BINARY, {"window": 5}).window == 5
 

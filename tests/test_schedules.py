@@ -70,16 +70,16 @@ def test_a_code_worth_more_than_the_target_costs_more(rate, exponent):
     assert observed(rate) == pytest.approx(math.exp(exponent), rel=1e-6)
 
 
-@pytest.mark.parametrize(("rate", "before", "after"), [(9.0, 1.99, 2.0), (9.0, 2.0, 2.0), (0.0, 0.201, 0.2)])
-def test_controlled_beta_lies_between_a_tenth_of_the_configs_and_the_whole(rate, before, after):
+@pytest.mark.parametrize(("rate", "before", "after"), [(9.0, 1.99, 2.0), (9.0, 2.0, 2.0), (0.0, 0.0201, 0.02)])
+def test_controlled_beta_lies_between_a_hundredth_of_the_configs_and_the_whole(rate, before, after):
     assert observed(rate, before) == pytest.approx(after, rel=1e-6)
 
 
-def test_control_begins_at_the_configs_beta_also_a_whole_number():
+def test_control_begins_at_the_least_beta_also_of_a_whole_number():
     control = RateControl(Config(beta=3), CPU)
-    assert control.beta.item() == 3.0
-    control.observe(torch.tensor(0.0))
-    assert control.beta.item() == pytest.approx(3.0 * math.exp(-0.05), rel=1e-6)
+    assert control.beta.item() == pytest.approx(0.03, rel=1e-6)
+    control.observe(torch.tensor(9.0))
+    assert control.beta.item() == pytest.approx(0.03 * math.exp(0.05), rel=1e-6)
 
 
 def test_control_passes_no_gradient_on():
