@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from vae.config import Config
 from vae.encoding import DataSpec
 from vae.models.base import Normal, WindowVae, as_normal
+from vae.models.dropout import Dropout
 from vae.models.likelihood import Moments
 from vae.windows import Batch
 
@@ -22,7 +23,7 @@ def _stack(inputs: int, widths: list[int], dropout: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, width in zip([inputs, *widths], widths, strict=False):
         layers += [nn.Linear(before, width), nn.ReLU()]
-        layers += [nn.Dropout(dropout)] if dropout else []
+        layers += [Dropout(dropout)] if dropout else []
     return nn.Sequential(*layers)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vae.config import Config
 from vae.encoding import DataSpec
+from vae.models.dropout import Dropout
 from vae.models.likelihood import Bernoulli, Moments, build_likelihood
 
 
@@ -81,7 +82,7 @@ class AutoregressiveHead(nn.Module):
         self.read_keys = nn.Linear(spec.features, width, bias=False)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(config.head_layers))
         self.output = nn.Linear(width, spec.features)
-        self.dropout = nn.Dropout(config.head_dropout)
+        self.dropout = Dropout(config.head_dropout)
         with torch.no_grad():
             self.output.bias.copy_(self.likelihood.initial_bias)
 

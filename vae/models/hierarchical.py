@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vae.config import Config
 from vae.encoding import DataSpec
 from vae.models.base import Normal, WindowVae, as_normal
+from vae.models.dropout import Dropout
 from vae.models.layers import PastReader, Summary
 from vae.models.likelihood import Moments
 from vae.windows import Batch
@@ -30,7 +31,7 @@ class Hierarchical(WindowVae):
         self.plan = nn.Linear(width, 3 * width)
         self.past = PastReader(config, spec, self.head, width)
         self.decoder = nn.LSTM(width, width, batch_first=True)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def padded_to(self, longest: int) -> int:
         """Whole bars."""

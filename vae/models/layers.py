@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vae.config import Config
 from vae.encoding import DataSpec
+from vae.models.dropout import Dropout
 from vae.models.heads import Head
 from vae.windows import Batch
 
@@ -56,7 +57,7 @@ class PastReader(nn.Module):
         super().__init__()
         self.reader = StepReader(config, spec, head, width)
         self.start = nn.Parameter(torch.zeros(width))
-        self.dropout = nn.Dropout(config.input_dropout)
+        self.dropout = Dropout(config.input_dropout)
         self._step_dropout = config.step_dropout
 
     def forward(self, batch: Batch) -> Tensor:
@@ -90,7 +91,7 @@ class Summary(nn.Module):
         self.reader = StepReader(config, spec, head, width)
         self.forward_lstm = nn.LSTM(width, width, batch_first=True)
         self.backward_lstm = nn.LSTM(width, width, batch_first=True)
-        self.dropout = nn.Dropout(config.encoder_dropout)
+        self.dropout = Dropout(config.encoder_dropout)
         self.outputs = 4 * width
 
     def forward(self, batch: Batch) -> Tensor:
@@ -169,7 +170,7 @@ class Writer(nn.Module):
         width, layers = config.rnn_width, config.rnn_layers
         self.past = PastReader(config, spec, head, width)
         self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=config.dropout if layers > 1 else 0.0)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.recall = Recall(width, width, config.recall_width) if config.recall_width else None
 
     def forward(self, batch: Batch, into: Tensor | float = 0.0, onto: Tensor | float = 0.0) -> Tensor:

@@ -13,6 +13,7 @@ from vae.config import Config
 from vae.encoding import DataSpec
 from vae.loss import kl_normal, log_normal_ratio
 from vae.models.base import Code, Normal, Terms, Vae, as_normal
+from vae.models.dropout import Dropout
 from vae.models.layers import Pen, StepReader, Writer, read_code, reverse
 from vae.models.likelihood import Moments
 from vae.windows import Batch
@@ -33,7 +34,7 @@ class Sequential(Vae):
         self.meet = nn.Linear(config.rnn_width + width, width)
         self.correction = nn.Linear(width, 2 * codes)
         self.onto = read_code(codes, config.rnn_width)
-        self.dropout = nn.Dropout(config.encoder_dropout)
+        self.dropout = Dropout(config.encoder_dropout)
         for weights in self.prior.parameters():
             nn.init.zeros_(weights)  # N(0, 1) at first
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vae.config import Config
 from vae.encoding import DataSpec
 from vae.models.base import Normal, WindowVae, as_normal
+from vae.models.dropout import Dropout
 from vae.models.layers import Memory, PastReader, Summary, read_code
 from vae.models.likelihood import Moments
 from vae.windows import Batch
@@ -29,7 +30,7 @@ class _Block(nn.Module):
         self.attend = nn.Linear(width, 3 * width)
         self.attended = nn.Linear(width, width)
         self.dense = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, h: Tensor, z: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
         """[B, T, H] steps, which follow those in the memory, and the code [B, Z]; also the memory with these steps."""
