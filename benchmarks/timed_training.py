@@ -7,6 +7,7 @@ Stands apart from `vae.train`, which counts in epochs, as results that can be re
 
 import argparse
 import json
+import math
 import sys
 import time
 from dataclasses import replace
@@ -24,6 +25,9 @@ _TRIED = 15
 """Batches that the speed is measured on, after as many to warm up."""
 _SHARE = 0.96
 """Of the time left, what the horizon is made for; a run that turns out slower is cut at the end of its time."""
+_SCORING = 0.1
+"""Share of the time that goes into scoring validation, about; the last epochs are all scored."""
+_LAST = 3
 
 
 def steps_per_second(config: Config, data: TrainingData) -> float:
@@ -35,8 +39,9 @@ def steps_per_second(config: Config, data: TrainingData) -> float:
     trainer.train_epoch(validate=False)
     each = (time.perf_counter() - started) / (trainer.steps_seen - before)
     started = time.perf_counter()
-    trainer._validate()
-    return 1.0 / (each + (time.perf_counter() - started) / EPOCH_STEPS)
+    trainer.validate()
+    scoring = time.perf_counter() - started
+    return 1.0 / (each + min(scoring / EPOCH_STEPS, _SCORING * each))
 
 
 def train(config: Config, data: TrainingData, seconds: float, seed: int) -> Trainer:
@@ -45,20 +50,25 @@ def train(config: Config, data: TrainingData, seconds: float, seed: int) -> Trai
     horizon = _SHARE * seconds * steps_per_second(config, data)
     decay = max(1, int(horizon / config.batch_steps) - config.lr_warmup)
     trainer = Trainer(replace(config, lr_decay=decay), data, seed)
-    longest = 0.0
-    while trainer.steps_seen < horizon and time.monotonic() + longest < deadline:
+    epochs, longest, unscored, scoring = math.ceil(horizon / EPOCH_STEPS), 0.0, 0.0, 0.0
+    while trainer.epoch < epochs and time.monotonic() + longest < deadline:
         started = time.monotonic()
+        last = epochs - trainer.epoch <= _LAST or time.monotonic() + 2.0 * longest > deadline
+        scored = last or _SCORING * unscored >= scoring
         try:
-            metrics = trainer.train_epoch()
+            metrics = trainer.train_epoch(validate=scored)
         except DivergedError as error:
             print(error, flush=True)
             break
-        longest = max(longest, time.monotonic() - started)
-        print(
-            f"epoch {trainer.epoch} of {horizon / EPOCH_STEPS:.0f}: val_elbo {metrics['val_elbo']:.3f}, kl "
-            f"{metrics['kl']:.3f}, code_gain {metrics['code_gain']:.3f}, train {metrics['train_elbo']:.3f}",
-            flush=True,
-        )
+        seconds = time.monotonic() - started
+        longest, unscored = max(longest, seconds), unscored + metrics["train_seconds"]
+        if scored:
+            unscored, scoring = 0.0, seconds - metrics["train_seconds"]
+            print(
+                f"epoch {trainer.epoch} of {epochs}: val_elbo {metrics['val_elbo']:.3f}, kl {metrics['kl']:.3f}, "
+                f"code_gain {metrics['code_gain']:.3f}, train {metrics['train_elbo']:.3f}",
+                flush=True,
+            )
     return trainer
 
 

@@ -9,6 +9,7 @@ from vae.config import FAMILY_NAMES, MOST_ATTENDED, MOST_STEPS, Config, whole_ba
 from vae.encoding import DataSpec
 
 BATCH_STEPS = (512, 1024, 2048)
+CROPS = (256, 1024)
 _RATES = (1.0, 2.5)
 """What the KL is held at in training, in floors: on validation it comes out lower, most so for codes of whole songs."""
 
@@ -37,13 +38,24 @@ def fitting_families(spec: DataSpec) -> tuple[str, ...]:
 
 
 def windows(family: str, spec: DataSpec) -> tuple[int, ...]:
-    """The windows to choose from: the data's natural unit, for dense layers; else four of them and whole songs too."""
+    """The windows to choose from: the data's natural unit, for dense layers; else four of them and whole songs too.
+
+    Where each step has a code of its own, cuts cost context and give nothing: whole songs, see `crops`.
+    """
     if family == "hierarchical":
         return (whole_bars(spec),)
     if family == "dense":
         return (spec.window,)
+    if family == "sequential":
+        return (min(spec.longest_song, MOST_STEPS),)
     longest = min(spec.longest_song, MOST_ATTENDED if family == "transformer" else MOST_STEPS)
-    return tuple(sorted({min(spec.window, longest), min(4 * spec.window, longest), longest}))
+    default = Config.for_data(spec, {"family": family}).window
+    return tuple(sorted({min(spec.window, longest), min(4 * spec.window, longest), default, longest}))
+
+
+def crops(spec: DataSpec) -> tuple[int, ...]:
+    """The parts of songs that training shows at once, to choose from."""
+    return tuple(sorted({min(steps, spec.longest_song) for steps in (4 * spec.window, *CROPS)}))
 
 
 def suggest(trial: optuna.trial.Trial, task: Task) -> dict[str, Any]:
@@ -54,6 +66,7 @@ def suggest(trial: optuna.trial.Trial, task: Task) -> dict[str, Any]:
     params |= _SIZES[family](trial)
     choices = windows(family, task.spec)
     params["window"] = trial.suggest_categorical(f"{family}_window", choices) if len(choices) > 1 else choices[0]
+    params |= {"crop": trial.suggest_categorical("crop", crops(task.spec))} if family == "sequential" else {}
     params |= _head(trial) if task.spec.is_binary else {}
     params |= _regularisation(trial, family, task.spec)
     params |= _optimization(trial, task.horizon // batch_steps)

@@ -185,7 +185,7 @@ def test_the_default_window_is_the_datas_unit_for_dense_layers_and_longer_for_se
     }
     assert windows == {
         "dense": [64, 64],
-        "recurrent": [400, 4096],
+        "recurrent": [256, 256],
         "hierarchical": [64, 64],
         "sequential": [400, 4096],
         "transformer": [256, 256],

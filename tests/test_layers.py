@@ -7,6 +7,7 @@ import torch
 from tiny import BINARY, SMALL, make_batch, randomise
 
 from vae.config import Config
+from vae.models.dropout import Dropout
 from vae.models.heads import build_head
 from vae.models.layers import PastReader, Recall, StepReader, Summary, Writer, read_code, reverse
 
@@ -27,6 +28,34 @@ def make(layer, *arguments, **params):
 def batch_of(lengths=LENGTHS, window=8, seed=0):
     batch = make_batch("binary", window, lengths, seed)
     return replace(batch, shift=torch.arange(len(lengths)) % 5 - 2)
+
+
+# Dropping
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_a_unit_is_dropped_as_often_as_asked_and_the_mean_stays(rate):
+    layer, x = Dropout(rate), torch.ones(101, 997)  # no multiple of the eight bytes of a draw
+    torch.manual_seed(0)
+    found = layer(x)
+    share = float((found == 0).double().mean())
+    assert abs(share - rate) < 1 / 512 + 4 * (rate * (1 - rate) / x.numel()) ** 0.5  # rounding, four standard errors
+    kept = found[found != 0]
+    torch.testing.assert_close(kept, kept.new_full(kept.shape, 256 / (256 - round(256 * rate))))
+    assert len({tuple((row[:64] == 0).tolist()) for row in found}) == 101  # rows differ
+
+
+def test_the_gradient_is_dropped_with_the_units():
+    x = random(50, 40).requires_grad_()
+    found = Dropout(0.5)(x)
+    found.sum().backward()
+    torch.testing.assert_close(x.grad, torch.where(found == 0, 0.0, 2.0))
+
+
+def test_in_use_or_at_rate_zero_nothing_is_dropped():
+    x = random(5, 4)
+    assert torch.equal(Dropout(0.9).eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
 
 
 # Reading

@@ -112,13 +112,22 @@ def test_windows_are_the_datas_unit_four_of_them_and_whole_songs():
         "dense": (64,),
         "recurrent": (64, 256, 400),
         "hierarchical": (64,),
-        "sequential": (64, 256, 400),
+        "sequential": (400,),
         "transformer": (64, 256, 400),
     }
     assert space.windows("recurrent", SPECS["long songs"]) == (64, 256, 4096)
-    assert space.windows("recurrent", SPECS["long binary"]) == (4096,)
+    assert space.windows("recurrent", SPECS["long binary"]) == (256, 4096)
     assert space.windows("recurrent", SPECS["binary"]) == (8, 20)
     assert space.windows("recurrent", SPECS["rows"]) == (1,)
+    assert space.windows("sequential", SPECS["long songs"]) == (4096,)
+
+
+def test_parts_of_songs_are_no_longer_than_songs():
+    assert space.crops(MUSIC) == (256, 400)
+    assert space.crops(SPECS["long songs"]) == (256, 1024)
+    assert space.crops(SPECS["binary"]) == (20,)
+    for _, params in draws(30, task_of(MUSIC)):
+        assert ("crop" in params) == (params["family"] == "sequential")
 
 
 @by_spec

@@ -172,6 +172,27 @@ def test_three_windows_in_ten_stay_in_their_key_and_the_others_go_anywhere():
     torch.testing.assert_close(shares, torch.tensor([0.14, 0.14, 0.44, 0.14, 0.14]), rtol=0.0, atol=0.04)
 
 
+def test_songs_with_a_code_a_step_are_shown_in_parts_and_scored_whole():
+    trainer, longest = make_trainer("binary", "sequential", window=20, crop=5), 0
+    for _ in range(50):
+        longest = max(longest, trainer._order.take().longest)
+    assert longest == 5
+    whole = make_trainer("binary", "sequential", window=20)
+    assert trainer.validate() == whole.validate()  # the weights are the same
+
+
+def test_products_are_in_bf16_where_that_is_faster_and_scores_in_float32():
+    trainer, seen = make_trainer("binary", "recurrent"), {}
+
+    def look(layer, _, output):
+        seen[layer.training] = output.dtype
+
+    trainer.model.head.output.register_forward_hook(look)
+    trainer.train_epoch()
+    faster = torch.bfloat16 if torch.cpu.get_capabilities().get("avx512_bf16") else torch.float32
+    assert seen == {True: faster, False: torch.float32}
+
+
 def test_a_conductor_is_shown_whole_bars():
     """Every window of two bars begins with one, at whatever phase a pass is cut."""
     trainer = make_trainer("binary", "hierarchical", window=6)

@@ -36,6 +36,7 @@ class Config:
 
     family: str = _choice("dense", FAMILY_NAMES, "of models")
     window: int = _number(16, 1, 100_000, "time steps that are scored together; the longest song's: whole songs")
+    crop: int = _number(256, 1, 100_000, "steps of a window that training shows at once, at most; sequential")
     latent_dim: int = _number(100, 1, 4096, "dimensions of the code")
     head: str = _choice("independent", HEAD_NAMES, "whether the keys of a step depend on each other")
     head_width: int = _number(256, 1, 16384, "units of the autoregressive head")
@@ -182,6 +183,8 @@ MOST_STEPS = 4096
 """The longest window that is proposed: a song's whole length, where it is no longer."""
 MOST_ATTENDED = 1024
 """The same for transformers, each layer of which holds every step many times over."""
+_SHOWN = 256
+"""Steps that LSTMs are shown at once by default, at most: longer windows leave few to a batch, which is slow."""
 
 
 def whole_bars(spec: DataSpec) -> int:
@@ -195,8 +198,10 @@ def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     values: dict[str, Any] = {"window": spec.window, "head": "autoregressive" if spec.is_binary else "independent"}
     values |= {"transpose": 6} if spec.is_music else {}
     values |= _OF_FAMILY.get(family, {})
-    if family in ("recurrent", "sequential"):
-        values["window"] = min(spec.longest_song, MOST_STEPS)
+    if family == "recurrent":
+        values["window"] = min(spec.longest_song, _SHOWN)
+    if family == "sequential":
+        values |= {"window": min(spec.longest_song, MOST_STEPS), "crop": min(spec.longest_song, _SHOWN)}
     if family == "hierarchical":
         values["window"] = whole_bars(spec)
     if family == "transformer":

@@ -46,6 +46,17 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def _gains_by_bf16(family: str, device: torch.device) -> bool:
+    """Whether products in bf16 make training faster: on GPUs that have it, and on CPUs for all but dense layers.
+
+    Those have few rows a batch for their weights, whose conversion then costs as much as it gains.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    has_bf16: bool = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return has_bf16 and family != "dense"
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """A corpus on a device; trainers share it."""
@@ -96,13 +107,13 @@ class Trainer:
         self.train_seconds = 0.0
         self.best: Best | None = None
         self._rng: dict[str, Tensor] = {}  # states of this trainer's random numbers, by kind of device
-        self._bf16 = data.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        self._bf16 = _gains_by_bf16(config.family, data.device)
         with self._own_randomness():
             self.model = build_model(config, data.corpus.spec, data.moments).to(data.device)
         self._optimizer = Optimizer(self.model, config)
         self._control = RateControl(config, data.device) if config.rate_target else None
         grid = data.corpus.spec.steps_per_bar if config.family == "hierarchical" else None
-        self._order = Order(data.songs["train"], config.window, config.batch_steps, seed, grid or 1)
+        self._order = Order(data.songs["train"], self.model.shown, config.batch_steps, seed, grid or 1)
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
@@ -151,7 +162,7 @@ class Trainer:
         }
         if validate:
             with self._optimizer.averaged():
-                metrics |= self._validate()
+                metrics |= self.validate()
                 self._keep_best(metrics)
         return metrics
 
@@ -200,10 +211,11 @@ class Trainer:
         return torch.stack([log_likelihood.detach().double().sum(), code.kl.detach().double().sum()])
 
     def _mixed_precision(self) -> torch.autocast:
-        """bf16 on GPUs that have it; bf16 keeps float32's range, so no loss scaling."""
+        """Products in bf16, which keeps float32's range, so that no loss needs scaling; evaluation is in float32."""
         return torch.autocast(self.data.device.type, dtype=torch.bfloat16, enabled=self._bf16)
 
-    def _validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
+        """Scores the present weights on validation; names and errors are those of `train_epoch`."""
         values = evaluate(self.model, self.data.songs["valid"], VALIDATION_SEED)
         if not all(math.isfinite(value) for value in values.values()):
             raise DivergedError(f"diverged in epoch {self.epoch}: the ELBO on validation is {values['elbo']:g}")

@@ -64,6 +64,11 @@ class Vae(nn.Module, ABC):
         self.spec = spec
         self.head = build_head(config, spec, moments, inputs)
 
+    @property
+    def shown(self) -> int:
+        """Steps of a window that training shows at once."""
+        return self.config.window
+
     def padded_to(self, longest: int) -> int:
         """Steps that a batch is padded to whose longest window has `longest`."""
         return longest

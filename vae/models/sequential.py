@@ -38,6 +38,11 @@ class Sequential(Vae):
         for weights in self.prior.parameters():
             nn.init.zeros_(weights)  # N(0, 1) at first
 
+    @property
+    def shown(self) -> int:
+        """Parts of a long song, many at once; each step has its own code, so a song is still scored as a whole."""
+        return min(self.config.window, self.config.crop)
+
     def _code(self, batch: Batch, states: Tensor, noise: Tensor) -> Code:
         prior = as_normal(self.prior(states))
         read = torch.relu(self.reader(self.dropout(batch.x), batch.shift))

@@ -11,7 +11,7 @@ from vae.config import Config
 from vae.encoding import DataSpec
 from vae.models.base import Normal, WindowVae, as_normal
 from vae.models.dropout import Dropout
-from vae.models.layers import Memory, PastReader, Summary, read_code
+from vae.models.layers import Memory, PastReader, Summary, attend, read_code
 from vae.models.likelihood import Moments
 from vae.windows import Batch
 
@@ -41,7 +41,7 @@ class _Block(nn.Module):
         query, key = _rotate(query, before), _rotate(key, before)
         if memory is not None:
             key, value = torch.cat([memory[0], key], dim=2), torch.cat([memory[1], value], dim=2)
-        found = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=memory is None)
+        found = attend(query, key, value, is_causal=memory is None)
         h = h + self.dropout(self.attended(found.transpose(1, 2).flatten(2)))
         return h + self.dropout(self.dense(self.norms[1](h) + second)), (key, value)
 
