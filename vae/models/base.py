@@ -13,6 +13,7 @@ from vae.config import Config
 from vae.encoding import DataSpec
 from vae.loss import kl_normal, log_normal_ratio
 from vae.models.heads import build_head
+from vae.models.layers import Summary
 from vae.models.likelihood import Moments
 from vae.windows import Batch
 
@@ -154,6 +155,19 @@ class WindowVae(Vae):
         """See `Vae.sample`."""
         z = torch.randn(n, self.config.latent_dim, generator=generator)
         return self.decode(z.to(self.device()), steps, temperature, generator, after)
+
+
+class SummaryVae(WindowVae):
+    """A model whose posterior reads a window by an LSTM each way; arguments as of `Vae`."""
+
+    def __init__(self, config: Config, spec: DataSpec, moments: Moments | None, inputs: int) -> None:
+        super().__init__(config, spec, moments, inputs)
+        self.summary = Summary(config, spec, self.head)
+        self.posterior = nn.Linear(self.summary.outputs, 2 * config.latent_dim)
+
+    def encode(self, batch: Batch) -> Normal:
+        """See `WindowVae.encode`."""
+        return as_normal(self.posterior(self.summary(batch)))
 
 
 def as_normal(parameters: Tensor) -> Normal:

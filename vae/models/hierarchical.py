@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from vae.config import Config
 from vae.encoding import DataSpec
-from vae.models.base import Normal, WindowVae, as_normal
+from vae.models.base import SummaryVae
 from vae.models.dropout import Dropout
-from vae.models.layers import PastReader, Summary
+from vae.models.layers import PastReader
 from vae.models.likelihood import Moments
 from vae.windows import Batch
 
 
-class Hierarchical(WindowVae):
+class Hierarchical(SummaryVae):
     """Bars that know of each other by the code alone."""
 
     def __init__(self, config: Config, spec: DataSpec, moments: Moments | None) -> None:
@@ -24,8 +24,6 @@ class Hierarchical(WindowVae):
         width = config.rnn_width
         super().__init__(config, spec, moments, width)
         self._bar = spec.steps_per_bar
-        self.summary = Summary(config, spec, self.head)
-        self.posterior = nn.Linear(self.summary.outputs, 2 * config.latent_dim)
         self.begin = nn.Linear(config.latent_dim, width)
         self.conductor = nn.LSTM(width, width, batch_first=True)
         self.plan = nn.Linear(width, 3 * width)
@@ -36,10 +34,6 @@ class Hierarchical(WindowVae):
     def padded_to(self, longest: int) -> int:
         """Whole bars."""
         return -(-longest // self._bar) * self._bar
-
-    def encode(self, batch: Batch) -> Normal:
-        """See `WindowVae.encode`."""
-        return as_normal(self.posterior(self.summary(batch)))
 
     def _plans(self, z: Tensor, bars: int) -> tuple[Tensor, Tensor, Tensor]:
         """What each bar's decoder begins with (output and cell) and reads at every step: [B, bars, H] each."""

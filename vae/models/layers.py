@@ -3,6 +3,7 @@
 Shape letters: B batch, T time steps, D features, H hidden units, E units that a step is read into.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -215,6 +216,30 @@ class Writer(nn.Module):
         if self.recall is not None and pen.memory is not None:
             states = states + self.recall.one(states, pen.memory)
         return states, pen
+
+    def play(
+        self,
+        pen: Pen,
+        steps: int,
+        draw: Callable[[Tensor, int], Tensor],
+        into: Tensor | float = 0.0,
+        onto: Tensor | float = 0.0,
+    ) -> Tensor:
+        """Writes step after step, [n, T, D].
+
+        Args:
+            pen: where to begin.
+            steps: T.
+            draw: a step, [n, D], given the state before it, [n, 1, H], and its number.
+            into: as in `forward`.
+            onto: as in `forward`.
+        """
+        written = []
+        for step in range(steps):
+            state, pen = self.next(pen, into, onto)
+            written.append(draw(state, step))
+            pen = self.write(pen, written[-1])
+        return torch.stack(written, dim=1)
 
     def write(self, pen: Pen, x: Tensor) -> Pen:
         """Takes in the next step, [n, D]."""

@@ -5,30 +5,24 @@ the window included, the code at every step, and what followed earlier moments l
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vae.config import Config
 from vae.encoding import DataSpec
-from vae.models.base import Normal, WindowVae, as_normal
-from vae.models.layers import Summary, Writer, read_code
+from vae.models.base import SummaryVae
+from vae.models.layers import Writer, read_code
 from vae.models.likelihood import Moments
 from vae.windows import Batch
 
 
-class Recurrent(WindowVae):
+class Recurrent(SummaryVae):
     """Steps one after another, each given the code and all steps before it."""
 
     def __init__(self, config: Config, spec: DataSpec, moments: Moments | None) -> None:
         super().__init__(config, spec, moments, config.rnn_width)
-        self.summary = Summary(config, spec, self.head)
-        self.posterior = nn.Linear(self.summary.outputs, 2 * config.latent_dim)
         self.into = read_code(config.latent_dim, config.rnn_width)
         self.onto = read_code(config.latent_dim, config.rnn_width)
         self.writer = Writer(config, spec, self.head)
-
-    def encode(self, batch: Batch) -> Normal:
-        """See `WindowVae.encode`."""
-        return as_normal(self.posterior(self.summary(batch)))
 
     def states(self, batch: Batch, z: Tensor) -> Tensor:
         """See `Vae.states`."""
@@ -38,11 +32,10 @@ class Recurrent(WindowVae):
         self, z: Tensor, steps: int, temperature: float, generator: torch.Generator, after: Batch | None = None
     ) -> Tensor:
         """See `Vae.decode`."""
-        into, onto = self.into(z)[:, None], self.onto(z)[:, None]
-        pen, written = self.writer.begin(len(z), after), []
-        for _ in range(steps):
-            state, pen = self.writer.next(pen, into, onto)
-            x = self.head.sample(state[:, 0], temperature, generator)
-            pen = self.writer.write(pen, x)
-            written.append(x)
-        return torch.stack(written, dim=1)
+        return self.writer.play(
+            self.writer.begin(len(z), after),
+            steps,
+            lambda state, _: self.head.sample(state[:, 0], temperature, generator),
+            self.into(z)[:, None],
+            self.onto(z)[:, None],
+        )

@@ -83,14 +83,11 @@ class Sequential(Vae):
         return self._write(self.writer.begin(n, after), None, steps, temperature, generator)
 
     def _write(self, pen: Pen, z: Tensor | None, steps: int, temperature: float, generator: torch.Generator) -> Tensor:
-        written = []
-        for step in range(steps):
-            state, pen = self.writer.next(pen)
+        def draw(state: Tensor, step: int) -> Tensor:
             code = self._draw(state, generator) if z is None else z[:, step, None]
-            x = self.head.sample((state + self.onto(code))[:, 0], temperature, generator)
-            pen = self.writer.write(pen, x)
-            written.append(x)
-        return torch.stack(written, dim=1)
+            return self.head.sample((state + self.onto(code))[:, 0], temperature, generator)
+
+        return self.writer.play(pen, steps, draw)
 
     def _draw(self, state: Tensor, generator: torch.Generator) -> Tensor:
         """A code from the prior, [n, 1, Z]."""

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from vae.config import Config
 from vae.encoding import DataSpec
-from vae.models.base import Normal, WindowVae, as_normal
+from vae.models.base import SummaryVae
 from vae.models.dropout import Dropout
-from vae.models.layers import Memory, PastReader, Summary, attend, read_code
+from vae.models.layers import Memory, PastReader, attend, read_code
 from vae.models.likelihood import Moments
 from vae.windows import Batch
 
@@ -56,20 +56,14 @@ def _rotate(x: Tensor, before: int) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
-class Transformer(WindowVae):
+class Transformer(SummaryVae):
     """Steps one after another, each attending to all before it."""
 
     def __init__(self, config: Config, spec: DataSpec, moments: Moments | None) -> None:
         super().__init__(config, spec, moments, config.transformer_width)
-        self.summary = Summary(config, spec, self.head)
-        self.posterior = nn.Linear(self.summary.outputs, 2 * config.latent_dim)
         self.past = PastReader(config, spec, self.head, config.transformer_width)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.transformer_layers))
         self.norm = nn.LayerNorm(config.transformer_width)
-
-    def encode(self, batch: Batch) -> Normal:
-        """See `WindowVae.encode`."""
-        return as_normal(self.posterior(self.summary(batch)))
 
     def states(self, batch: Batch, z: Tensor) -> Tensor:
         """See `Vae.states`."""
