@@ -4,9 +4,9 @@
 
 The minutes cover the search and the final training of its two best configurations for the rest of the time, at once;
 the winner is chosen on validation and read on test once. Scoring is timed apart. `--row` adds rows: each family's
-defaults, the seed's VAE, and the winner's decoder without a code, trained for as many minutes each, two at a time, a
-core each. Rows recorded earlier stay, also of other data, so that a table can be made in parts. A sheet of each row's
-samples goes to `docs/samples/`; `--keep` keeps its checkpoint.
+defaults, the seed's VAE, and the winner's decoder without a code, trained for as many minutes each, or until a third of
+the time has brought nothing better; two at a time, a core each. Rows recorded earlier stay, also of other data, so that
+a table can be made in parts. A sheet of each row's samples goes to `docs/samples/`; `--keep` keeps its checkpoint.
 """
 
 import argparse
@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -39,12 +41,15 @@ from vae.train import MIN_KL
 from vae.windows import Songs
 
 NAME = "elbo_table"
+_AT_ONCE = 2  # runs, a core each
 SWEEP, UNCODED, SEEDS_OWN = "sweep", "winner without a code", "seed"
 ROWS = (SWEEP, *FAMILY_NAMES, SEEDS_OWN, UNCODED)
 SHEETS = ROOT / "docs" / "samples"
 PIECES = 8
 _SEARCH_SHARE = 0.6
 """Of the minutes; the rest trains the two best to the end."""
+_PATIENCE = 0.33
+"""Share of its time that a row trained by itself waits for something better; 1 for the sweep's best."""
 _COLUMNS = (
     "nats per time step of test",
     *("-ELBO", "per song", "-IWAE", "published estimate", "KL", "code_gain", "active", "code of a", "parameters"),
@@ -72,34 +77,26 @@ class Run:
         seconds = 60.0 * self.args.minutes * _SEARCH_SHARE
         words = ["--data", str(Path(self.args.data).resolve()), "--name", "table", "--results", str(self.folder)]
         words += ["--trials", "100000", "--time-budget", f"{seconds:.0f}s", "--seed", str(self.args.seed)]
-        _wait([_start("sweep.run", words)])
+        _run("sweep.run", words)
         sweep = SweepFolder(self.folder, "table")
         study = Study(sweep.journal, read_settings(sweep.journal, "table"), 0)
         return [record.params for record in study.top(2)]
 
-    def train(self, jobs: list[tuple[dict[str, Any], float]]) -> list[Path | None]:
-        """Trains configurations for some minutes each, two at a time; their checkpoints, None for one that failed."""
-        made: list[Path | None] = []
-        for first in range(0, len(jobs), 2):
-            places = [self.folder / f"run-{time.monotonic_ns()}-{i}" for i in range(len(jobs[first : first + 2]))]
-            processes = [
-                _start("benchmarks.timed_training", self._words(params, minutes, place, seed))
-                for seed, ((params, minutes), place) in enumerate(zip(jobs[first : first + 2], places, strict=True))
-            ]
-            _wait(processes)
-            made += [place if (place / checkpoint.METRICS).exists() else None for place in places]
-        return made
-
-    def _words(self, params: dict[str, Any], minutes: float, place: Path, seed: int) -> list[str]:
+    def train(self, params: dict[str, Any], minutes: float, patience: float = 1.0, seed: int = 0) -> Path | None:
+        """Trains a configuration for some minutes on a core; its checkpoint, or None if it failed."""
+        place = self.folder / f"run-{time.monotonic_ns()}"
         words = ["--data", str(self.saved), "--params", json.dumps(params), "--minutes", str(minutes)]
-        return [*words, "--seed", str(self.args.seed + seed), "--out", str(place)]
+        words += ["--patience", str(patience), "--seed", str(self.args.seed + seed), "--out", str(place)]
+        _run("benchmarks.timed_training", words)
+        return place if (place / checkpoint.METRICS).exists() else None
 
     def winner(self) -> tuple[Path, dict[str, Any]]:
         """Searches, trains the two best to the end of the minutes, and picks the best of them and of the search."""
         began = time.monotonic()
         top = self.search()
         left = self.args.minutes - (time.monotonic() - began) / 60.0
-        finals = self.train([(params, left) for params in top])
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            finals = list(pool.map(lambda pair: self.train(pair[1], left, seed=pair[0]), enumerate(top)))
         candidates = [place for place in finals if place is not None] + [SweepFolder(self.folder, "table").best]
         best = max(candidates, key=lambda place: rank_key(checkpoint.read_json(place / checkpoint.METRICS), MIN_KL))
         return best, {"minutes": (time.monotonic() - began) / 60.0, "chosen_from": len(candidates)}
@@ -146,15 +143,11 @@ class Run:
         }
 
 
-def _start(module: str, words: list[str]) -> "subprocess.Popen[bytes]":
+def _run(module: str, words: list[str]) -> None:
+    """A command in a process of its own, to its end."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.getenv("PYTHONPATH"))))}
     environment.pop("RAY_ADDRESS", None)
-    return subprocess.Popen((sys.executable, "-m", module, *words), env=environment)
-
-
-def _wait(processes: "list[subprocess.Popen[bytes]]") -> None:
-    for process in processes:
-        process.wait()
+    subprocess.run((sys.executable, "-m", module, *words), env=environment, check=False)
 
 
 def params_of(row: str, earlier: dict[tuple[str, str], dict[str, Any]], data: str) -> dict[str, Any]:
@@ -227,12 +220,19 @@ def run(args: argparse.Namespace) -> None:
             place, figures = work.winner()
             record(args, work.scored(SWEEP, place, figures["minutes"], {"chosen_from": figures["chosen_from"]}))
         alone = [row for row in args.row if row != SWEEP]
-        for first in range(0, len(alone), 2):
-            pair = alone[first : first + 2]
-            jobs = [(params_of(row, recorded(args), work.data), args.minutes) for row in pair]
-            for row, made in zip(pair, work.train(jobs), strict=True):
-                if made is not None:
-                    record(args, work.scored(row, made, args.minutes, {}))
+        jobs = {row: params_of(row, recorded(args), work.data) for row in alone}
+        recording = Lock()
+
+        def make(row: str) -> None:
+            began = time.monotonic()
+            place = work.train(jobs[row], args.minutes, _PATIENCE)
+            minutes = (time.monotonic() - began) / 60.0
+            with recording:
+                if place is not None:
+                    record(args, work.scored(row, place, minutes, {}))
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(make, alone))
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

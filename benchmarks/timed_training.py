@@ -1,7 +1,8 @@
-"""One training run that lasts as long as it is told: the horizon of its learning rate is fitted to the time.
+"""One training run of some minutes: the horizon of its learning rate is fitted to the time.
 
     python -m benchmarks.timed_training --data corpus.npz --params '{"family": "dense"}' --minutes 40 --out DIR
 
+With `--patience 0.33` it ends early once a third of the time so far, and some minutes, have brought nothing better.
 Stands apart from `vae.train`, which counts in epochs, as results that can be repeated must. One thread.
 """
 
@@ -28,6 +29,8 @@ _SHARE = 0.96
 _SCORING = 0.1
 """Share of the time that goes into scoring validation, about; the last epochs are all scored."""
 _LAST = 3
+_LEAST_PATIENCE = 240.0
+"""Seconds, at least, that a patient run waits for something better."""
 
 
 def steps_per_second(config: Config, data: TrainingData) -> float:
@@ -44,26 +47,54 @@ def steps_per_second(config: Config, data: TrainingData) -> float:
     return 1.0 / (each + min(scoring / EPOCH_STEPS, _SCORING * each))
 
 
-def train(config: Config, data: TrainingData, seconds: float, seed: int) -> Trainer:
-    """Trains for some seconds, from now, with a learning rate that has fallen when they are over."""
-    deadline = time.monotonic() + seconds
+class Pace:
+    """When a run is scored, and when it is over.
+
+    Args:
+        seconds: of the run, from now.
+        patience: share of the time so far that may bring nothing better; 1: no end before the time's.
+    """
+
+    def __init__(self, seconds: float, patience: float) -> None:
+        self._began = self._bettered = time.monotonic()
+        self._deadline, self._patience = self._began + seconds, patience
+        self._longest = self._unscored = self._scoring = 0.0  # seconds of an epoch, since a score, of scoring
+
+    def over(self) -> bool:
+        """Whether another epoch would take too long, or nothing better has come for long."""
+        now = time.monotonic()
+        waited = now - self._bettered > max(_LEAST_PATIENCE, self._patience * (now - self._began))
+        return waited or now + self._longest > self._deadline
+
+    def due(self) -> bool:
+        """Whether the next epoch should be scored: for a share of the time, and if it is the last that fits."""
+        return _SCORING * self._unscored >= self._scoring or time.monotonic() + 2.0 * self._longest > self._deadline
+
+    def observe(self, seconds: float, train_seconds: float, scored: bool, better: bool) -> None:
+        """Takes in an epoch."""
+        self._longest, self._unscored = max(self._longest, seconds), self._unscored + train_seconds
+        if scored:
+            self._unscored, self._scoring = 0.0, seconds - train_seconds
+        if better:
+            self._bettered = time.monotonic()
+
+
+def train(config: Config, data: TrainingData, seed: int, seconds: float, patience: float) -> Trainer:
+    """Trains for some seconds, from now, with a learning rate that has fallen when they are over; see `Pace`."""
+    pace = Pace(seconds, patience)
     horizon = _SHARE * seconds * steps_per_second(config, data)
     decay = max(1, int(horizon / config.batch_steps) - config.lr_warmup)
-    trainer = Trainer(replace(config, lr_decay=decay), data, seed)
-    epochs, longest, unscored, scoring = math.ceil(horizon / EPOCH_STEPS), 0.0, 0.0, 0.0
-    while trainer.epoch < epochs and time.monotonic() + longest < deadline:
-        started = time.monotonic()
-        last = epochs - trainer.epoch <= _LAST or time.monotonic() + 2.0 * longest > deadline
-        scored = last or _SCORING * unscored >= scoring
+    trainer, epochs = Trainer(replace(config, lr_decay=decay), data, seed), math.ceil(horizon / EPOCH_STEPS)
+    while trainer.epoch < epochs and not pace.over():
+        started, scored = time.monotonic(), pace.due() or epochs - trainer.epoch <= _LAST
         try:
             metrics = trainer.train_epoch(validate=scored)
         except DivergedError as error:
             print(error, flush=True)
             break
-        seconds = time.monotonic() - started
-        longest, unscored = max(longest, seconds), unscored + metrics["train_seconds"]
+        better = trainer.best is not None and trainer.best.metrics["epoch"] == trainer.epoch
+        pace.observe(time.monotonic() - started, metrics["train_seconds"], scored, better)
         if scored:
-            unscored, scoring = 0.0, seconds - metrics["train_seconds"]
             print(
                 f"epoch {trainer.epoch} of {epochs}: val_elbo {metrics['val_elbo']:.3f}, kl {metrics['kl']:.3f}, "
                 f"code_gain {metrics['code_gain']:.3f}, train {metrics['train_elbo']:.3f}",
@@ -78,6 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="an .npz that save_corpus wrote")
     parser.add_argument("--params", type=json.loads, required=True, help="hyperparameters by name, JSON")
     parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--patience", type=float, default=1.0, metavar="SHARE", help="default: 1, all of the minutes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     args = parser.parse_args(argv)
@@ -86,7 +118,8 @@ def main(argv: list[str] | None = None) -> int:
     data = TrainingData.load(read_saved(args.data), default_device())
     params: dict[str, Any] = args.params
     config = Config.for_data(data.corpus.spec, params)
-    trainer = train(config, data, 60.0 * args.minutes - (time.monotonic() - started), args.seed)
+    left = 60.0 * args.minutes - (time.monotonic() - started)
+    trainer = train(config, data, args.seed, left, args.patience)
     if trainer.best is None:
         return 1
     with checkpoint.replacing(args.out) as scratch:
