@@ -105,6 +105,18 @@ def machine() -> dict[str, Any]:
     }
 
 
+def environment() -> dict[str, str]:
+    """In which a module of this repository runs in a process of its own; nobody's cluster, bytecode as installed."""
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.getenv("PYTHONPATH"))))
+    left_out = ("RAY_ADDRESS", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if name not in left_out} | {"PYTHONPATH": paths}
+
+
+def run_module(module: str, words: Sequence[str]) -> None:
+    """`python -m module words` in a process of its own, to its end, whatever that is."""
+    subprocess.run((sys.executable, "-m", module, *words), env=environment(), check=False)
+
+
 def _field(path: str, name: str) -> str | None:
     """The first value of a name in a file of `name: value` lines, or None."""
     try:

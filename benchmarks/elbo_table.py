@@ -11,9 +11,7 @@ a table can be made in parts. A sheet of each row's samples goes to `docs/sample
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import RESULTS, ROOT, Table, command, machine, revision, write
+from benchmarks.common import RESULTS, ROOT, Table, command, machine, revision, run_module, write
 from benchmarks.published import published
 from sweep.results import SweepFolder
 from sweep.study import Study, read_settings
@@ -77,7 +75,7 @@ class Run:
         seconds = 60.0 * self.args.minutes * _SEARCH_SHARE
         words = ["--data", str(Path(self.args.data).resolve()), "--name", "table", "--results", str(self.folder)]
         words += ["--trials", "100000", "--time-budget", f"{seconds:.0f}s", "--seed", str(self.args.seed)]
-        _run("sweep.run", words)
+        run_module("sweep.run", words)
         sweep = SweepFolder(self.folder, "table")
         study = Study(sweep.journal, read_settings(sweep.journal, "table"), 0)
         return [record.params for record in study.top(2)]
@@ -87,7 +85,7 @@ class Run:
         place = self.folder / f"run-{time.monotonic_ns()}"
         words = ["--data", str(self.saved), "--params", json.dumps(params), "--minutes", str(minutes)]
         words += ["--patience", str(patience), "--seed", str(self.args.seed + seed), "--out", str(place)]
-        _run("benchmarks.timed_training", words)
+        run_module("benchmarks.timed_training", words)
         return place if (place / checkpoint.METRICS).exists() else None
 
     def winner(self) -> tuple[Path, dict[str, Any]]:
@@ -141,13 +139,6 @@ class Run:
             "revision": revision(),
             "machine": machine(),
         }
-
-
-def _run(module: str, words: list[str]) -> None:
-    """A command in a process of its own, to its end."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.getenv("PYTHONPATH"))))}
-    environment.pop("RAY_ADDRESS", None)
-    subprocess.run((sys.executable, "-m", module, *words), env=environment, check=False)
 
 
 def params_of(row: str, earlier: dict[tuple[str, str], dict[str, Any]], data: str) -> dict[str, Any]:

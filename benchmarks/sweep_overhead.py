@@ -41,7 +41,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS, ROOT, Table, write
+from benchmarks.common import RESULTS, ROOT, Table, environment, write
 from benchmarks.contenders.shared import MAX_EPOCHS, SLOTS, SPACES, pins, task_of
 from benchmarks.memory import MemoryWatch
 from vae.config import FAMILY_NAMES
@@ -161,12 +161,9 @@ class Turn:
         return self._folder / f"tally-{worker}.json"
 
     def _start(self, module: str, words: list[str], log: str) -> "subprocess.Popen[bytes]":
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.getenv("PYTHONPATH"))))}
-        for name in ("RAY_ADDRESS", "PYTHONDONTWRITEBYTECODE"):  # nobody's cluster; bytecode as an install has it
-            environment.pop(name, None)
         with (self._folder / f"{log}.log").open("wb") as file:
             return subprocess.Popen(
-                (sys.executable, "-m", module, *words), env=environment, stdout=file, stderr=subprocess.STDOUT
+                (sys.executable, "-m", module, *words), env=environment(), stdout=file, stderr=subprocess.STDOUT
             )
 
     def _wait(self, process: "subprocess.Popen[bytes]", log: str) -> None:

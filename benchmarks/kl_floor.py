@@ -1,0 +1,73 @@
+"""What the floor under the KL is for: a family searched with it, and without.
+
+    python -m benchmarks.kl_floor --data ../shared/data/pianorolls/jsb_chorales.json --family recurrent --minutes 10
+
+An LSTM that sees all earlier steps can do without its code, and the ELBO alone has nothing against that. Both searches
+have the same time, seed and space but for what follows from the floor: with it the KL is steered above it in training,
+and trials are ranked, and the winner chosen, by `vae.ranking`; without it by the ELBO alone. The winners' figures are
+those on validation, so that nothing of test is read for this.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS, ROOT, Table, run_module, write
+from sweep.results import SweepFolder
+from vae.config import FAMILY_NAMES
+from vae.train import MIN_KL
+
+NAME = "kl_floor"
+FLOORS = (MIN_KL, 0.0)
+_SHOWN = ("val_elbo", "kl", "code_gain", "active_units")
+
+
+def search(args: argparse.Namespace, family: str, floor: float, results: Path) -> dict[str, Any]:
+    """The winner of a sweep of one family, as `summary.json` has it, and how many trials ended."""
+    words = ["--data", str(Path(args.data).resolve()), "--name", f"{family}-{floor:g}", "--results", str(results)]
+    words += ["--family", family, "--min-kl", str(floor), "--seed", str(args.seed)]
+    run_module("sweep.run", [*words, "--trials", "100000", "--time-budget", f"{args.minutes}m"])
+    summary = SweepFolder(results, f"{family}-{floor:g}").read_summary()
+    counts = summary["trials"]
+    ended = counts["stopped"] + counts["completed"]
+    return {"family": family, "min_kl": floor, "ended": ended, **summary["best"]}
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """A row a search."""
+    lines = [
+        (
+            f"{row['family']}, {f'KL of {row["min_kl"]:g} or more' if row['min_kl'] else 'no floor'}",
+            f"{-row['val_elbo']:.2f}",
+            f"{row['kl']:.3f}",
+            f"{row['code_gain']:.3f}",
+            f"{row['active_units']:.0f}",
+            str(row["ended"]),
+        )
+        for row in rows
+    ]
+    return Table(("winner, nats per time step of validation", "-ELBO", "KL", "code_gain", "active", "trials"), lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(f"python -m benchmarks.{NAME}", description="A search with and without a floor.")
+    parser.add_argument("--data", required=True, metavar="PATH", help="as of sweep.run")
+    parser.add_argument("--family", action="append", choices=FAMILY_NAMES, help="repeatable (default: recurrent)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of each search (default: 10)")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {RESULTS.relative_to(ROOT)}/{NAME}.json")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix=f"{NAME}-") as scratch:
+        families = args.family or ["recurrent"]
+        rows = [search(args, family, floor, Path(scratch)) for family in families for floor in FLOORS]
+    chosen = [{name: row[name] for name in ("family", "min_kl", "ended", *_SHOWN, "params")} for row in rows]
+    write(NAME, {"rows": chosen}, table(chosen), args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
