@@ -9,7 +9,6 @@ those on validation, so that nothing of test is read for this.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -40,7 +39,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
     """A row a search."""
     lines = [
         (
-            f"{row['family']}, {f'KL of {row["min_kl"]:g} or more' if row['min_kl'] else 'no floor'}",
+            f"{row['family']}, floor {row['min_kl']:g}",
             f"{-row['val_elbo']:.2f}",
             f"{row['kl']:.3f}",
             f"{row['code_gain']:.3f}",
