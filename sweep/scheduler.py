@@ -1,7 +1,8 @@
 """ASHA: asynchronous successive halving (Li et al. 2020), the stopping kind.
 
 Trials compete at rungs, epochs grace_period * eta^k. One goes on if it is in the best 1/eta of all that have reached
-the rung so far. Values are recorded exactly at rungs, because trials report there (see `sweep.trial`).
+the rung so far; the first points, which have nobody to be compared with yet, are not judged before the second. Values
+are recorded exactly at rungs, because trials report there (see `sweep.trial`).
 """
 
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from sweep import space
 from sweep.study import Report, Study
 
 REDUCTION_FACTOR = 3
@@ -51,6 +53,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
         self.study = study
         self.rungs = rungs(study.settings.max_epochs)
         self._stopping = stopping
+        self._first = len(space.first_points(study.settings.task))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Records the report; CONTINUE or STOP."""
@@ -73,7 +76,8 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
             return "failed"
         if report.epoch >= self.rungs[-1]:
             return "completed"
-        if rung and not survives(self._value(number, report.epoch), self._others(number, report.epoch)):
+        early = number < self._first and report.epoch == self.rungs[0]
+        if rung and not early and not survives(self._value(number, report.epoch), self._others(number, report.epoch)):
             return "stopped"
         return None
 

@@ -48,13 +48,22 @@ def test_a_trial_goes_on_between_rungs_whatever_its_value(asha):
 
 
 def test_the_worse_of_two_is_stopped_at_a_rung(asha):
+    assert asha.judge(2, report(1, -5.0)) is None
+    assert asha.judge(3, report(1, -6.0)) == "stopped"
+
+
+def test_first_points_are_not_judged_before_the_second_rung(asha):
+    """The defaults of the two families: the first to arrive would stop the other, which may be a slower starter."""
     assert asha.judge(0, report(1, -5.0)) is None
-    assert asha.judge(1, report(1, -6.0)) == "stopped"
+    assert asha.judge(1, report(1, -6.0)) is None
+    assert asha.judge(1, report(3, -2.0)) is None
+    assert asha.judge(0, report(3, -3.0)) == "stopped"
+    assert asha.judge(2, report(1, -5.5)) == "stopped"  # their values count for others
 
 
 def test_a_better_value_without_the_kl_ranks_lower(asha):
-    assert asha.judge(0, report(1, -5.0, kl=0.2)) is None
-    assert asha.judge(1, report(1, -4.5, kl=0.0)) == "stopped"  # 10 * 0.1 nats are taken off
+    assert asha.judge(2, report(1, -5.0, kl=0.2)) is None
+    assert asha.judge(3, report(1, -4.5, kl=0.0)) == "stopped"  # 10 * 0.1 nats are taken off
 
 
 def test_a_trial_completes_at_the_top_rung(asha):
@@ -64,4 +73,4 @@ def test_a_trial_completes_at_the_top_rung(asha):
 def test_a_failure_ends_a_trial_at_once_and_leaves_no_value(asha):
     assert asha.judge(0, report(1, -5.0, failure="diverged in epoch 2")) == "failed"
     assert asha.study.records[0].values == {}
-    assert asha.judge(1, report(1, -900.0)) is None  # nothing to compare with
+    assert asha.judge(2, report(1, -900.0)) is None  # nothing to compare with

@@ -62,7 +62,8 @@ def observed(rate, before=1.0, target=0.1, most=2.0):
         (0.11, 0.05 * 0.1),
         (0.05, -0.05 * 0.5),
         (0.2, 0.05),
-        (50.0, 0.05),  # no faster than this, up
+        (0.6, 0.05 * 5),
+        (50.0, 0.05 * 5),  # no faster than this, up
         (0.0, -0.05),  # or down
     ],
 )
@@ -79,7 +80,7 @@ def test_control_begins_at_the_least_beta_also_of_a_whole_number():
     control = RateControl(Config(beta=3), CPU)
     assert control.beta.item() == pytest.approx(0.03, rel=1e-6)
     control.observe(torch.tensor(9.0))
-    assert control.beta.item() == pytest.approx(0.03 * math.exp(0.05), rel=1e-6)
+    assert control.beta.item() == pytest.approx(0.03 * math.exp(0.25), rel=1e-6)
 
 
 def test_control_passes_no_gradient_on():

@@ -32,11 +32,12 @@ def beta(config: Config, optimizer_step: int) -> float:
 class RateControl:
     """Steers beta so that the KL of the batches comes to `rate_target` nats a time step.
 
-        beta <- clamp(beta * exp(0.05 * clamp(kl / rate_target - 1, -1, 1)), beta / 100, beta)
+        beta <- clamp(beta * exp(0.05 * clamp(kl / rate_target - 1, -1, 5)), beta / 100, beta)
 
     the latter two betas being the config's: a code that is worth more than the target may cost more. It begins at the
-    least, for a code that was pressed flat before it said anything does not come back. In the manner of ControlVAE
-    (Shao et al. 2020), on a logarithmic scale. Stays on the device, so that a GPU is not waited for.
+    least, for a code that was pressed flat before it said anything does not come back; and it rises faster than it
+    falls, or the first epoch would go by on codes of twenty times the target. In the manner of ControlVAE (Shao et al.
+    2020), on a logarithmic scale. Stays on the device, so that a GPU is not waited for.
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:
@@ -45,9 +46,10 @@ class RateControl:
 
     def observe(self, rate: Tensor) -> None:
         """Takes in the KL of a batch, a scalar in nats per time step."""
-        error = (rate.detach() / self._target - 1.0).clamp(-1.0, 1.0)
+        error = (rate.detach() / self._target - 1.0).clamp(-1.0, _FASTEST)
         self.beta.mul_(torch.exp(_GAIN * error)).clamp_(_LEAST * self._most, self._most)
 
 
 _GAIN = 0.05
+_FASTEST = 5.0
 _LEAST = 0.01
