@@ -113,7 +113,7 @@ _SIZES = {
 
 def _head(trial: optuna.trial.Trial) -> dict[str, Any]:
     return {
-        "head_width": trial.suggest_int("head_width", 64, 512, log=True),
+        "head_width": trial.suggest_int("head_width", 64, 384, log=True),
         "head_layers": trial.suggest_int("head_layers", 0, 2),
         "head_dropout": trial.suggest_float("head_dropout", 0.0, 0.5),
     }

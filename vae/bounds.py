@@ -25,7 +25,7 @@ VALIDATION_SEED = 0
 TEST_SEED = 1
 ACTIVE_VARIANCE = 0.01
 """A dimension is active if Var_x E[z|x] exceeds this (Burda et al. 2015); E[z|x] in the prior's mean and scale."""
-_BATCH_STEPS = 4096  # evaluated at once, padding included; results do not depend on it
+_BATCH_STEPS = 2048  # evaluated at once, padding included; results do not depend on it
 
 Units = tuple[tuple[int, int, int], ...]
 """(song, number of the window within it, codes) of each window."""
