@@ -1,0 +1,68 @@
+"""What benchmarks share: the README's tables come from their files, published figures are found, timed runs end."""
+
+import pytest
+from tiny import CPU, make_corpus, params_of
+
+from benchmarks import tables
+from benchmarks.common import Table
+from benchmarks.published import published
+from benchmarks.timed_training import Pace, train
+from vae.config import Config
+from vae.train import TrainingData
+
+
+def test_the_readmes_tables_are_those_of_the_recorded_figures():
+    assert tables.main(["--check"]) == 0
+
+
+def test_a_typed_figure_is_noticed(tmp_path):
+    text = (tables.ROOT / "README.md").read_text()
+    (tmp_path / "README.md").write_text(text.replace("| ---: |", "| ---: |\n| typed | 1 |", 1))
+    assert tables.main(["--check", "--readme", str(tmp_path / "README.md")]) == 1
+
+
+def test_a_table_is_plain_for_a_terminal_and_markdown_for_the_readme():
+    table = Table(("name", "x"), [("a", "1.5"), ("long", "2")])
+    assert table.plain() == "name    x\na     1.5\nlong    2"
+    assert table.markdown() == "| name | x |\n| --- | ---: |\n| a | 1.5 |\n| long | 2 |"
+
+
+def test_published_results_are_known_by_the_files_name():
+    assert {row.model: row.bound for row in published("jsb_chorales")}["DMM-Aug-NADE"] == 5.34
+    assert published("MuseData") == published("muse")
+    assert published("my_songs") == ()
+
+
+@pytest.mark.parametrize(("better", "over"), [(True, False), (False, True)])
+def test_a_patient_run_ends_when_nothing_better_comes(monkeypatch, better, over):
+    now = 0.0
+    monkeypatch.setattr("benchmarks.timed_training.time.monotonic", lambda: now)
+    pace = Pace(seconds=10_000.0, patience=0.3)
+    pace.observe(10.0, 10.0, scored=True, better=True)
+    now = 1_000.0
+    pace.observe(10.0, 10.0, scored=True, better=better)
+    now = 1_200.0
+    assert pace.over() is over
+
+
+def test_an_epoch_that_does_not_fit_is_not_begun_and_the_last_that_does_is_scored(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("benchmarks.timed_training.time.monotonic", lambda: now)
+    pace = Pace(seconds=100.0, patience=1.0)
+    pace.observe(30.0, 20.0, scored=True, better=True)  # scoring takes half as long as training
+    now = 30.0
+    assert not pace.due()
+    now = 50.0
+    assert pace.due()
+    assert not pace.over()
+    now = 80.0
+    assert pace.over()
+
+
+def test_a_timed_run_ends_in_its_time_with_a_fallen_learning_rate():
+    corpus = make_corpus()
+    config = Config.for_data(corpus.spec, params_of("binary", "dense", batch_steps=2000))
+    trainer = train(config, TrainingData.load(corpus, CPU), seed=0, seconds=3.0, patience=1.0)
+    assert trainer.best is not None
+    assert trainer.config.lr_decay > 0
+    assert trainer.best.metrics["epoch"] <= trainer.epoch
