@@ -2,15 +2,18 @@
 
     python -m benchmarks.elbo_table --data ../shared/data/pianorolls/jsb_chorales.json --minutes 40
 
-The minutes cover the search and the final training of its two best configurations for the rest of the time, at once;
-the winner is chosen on validation and read on test once. Scoring is timed apart. `--row` adds rows: each family's
+The minutes cover the search and the final training of its two best configurations for the rest of the time, at once: to
+its end where they were still getting better, else as long as suits them, seed after seed. The winner is chosen on
+validation and read on test once. Scoring is timed apart. `--row` adds rows: each family's
 defaults, the seed's VAE, and the winner's decoder without a code, trained for as many minutes each, or until a third of
 the time has brought nothing better; two at a time, a core each. Rows recorded earlier stay, also of other data, so that
 a table can be made in parts. A sheet of each row's samples goes to `docs/samples/`; `--keep` keeps its checkpoint.
 """
 
 import argparse
+import itertools
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -25,7 +28,7 @@ import torch
 from benchmarks.common import RESULTS, ROOT, Table, command, machine, revision, run_module, write
 from benchmarks.published import published
 from sweep.results import SweepFolder
-from sweep.study import Study, read_settings
+from sweep.study import Study, TrialRecord, read_settings
 from vae import checkpoint
 from vae.bounds import TEST_SEED, evaluate, importance_weighted_bound, reconstruction
 from vae.config import FAMILY_NAMES
@@ -46,6 +49,8 @@ SHEETS = ROOT / "docs" / "samples"
 PIECES = 8
 _SEARCH_SHARE = 0.6
 """Of the minutes; the rest trains the two best to the end."""
+_GROWING = 0.7
+"""A trial whose best epoch lies in this share of those trained, or before, has begun to overfit."""
 _PATIENCE = 0.33
 """Share of its time that a row trained by itself waits for something better; 1 for the sweep's best."""
 _COLUMNS = (
@@ -70,32 +75,58 @@ class Run:
         self.saved = folder / "corpus.npz"
         save_corpus(corpus, self.saved)
 
-    def search(self) -> list[dict[str, Any]]:
-        """Runs the sweep; the params of the two best trials, the best first."""
+    def search(self) -> list[TrialRecord]:
+        """Runs the sweep; its two best trials, the best first."""
         seconds = 60.0 * self.args.minutes * _SEARCH_SHARE
-        words = ["--data", str(Path(self.args.data).resolve()), "--name", "table", "--results", str(self.folder)]
+        words = ["--data", self.args.data, "--name", "table", "--results", str(self.folder)]
         words += ["--trials", "100000", "--time-budget", f"{seconds:.0f}s", "--seed", str(self.args.seed)]
         run_module("sweep.run", words)
         sweep = SweepFolder(self.folder, "table")
-        study = Study(sweep.journal, read_settings(sweep.journal, "table"), 0)
-        return [record.params for record in study.top(2)]
+        return Study(sweep.journal, read_settings(sweep.journal, "table"), 0).top(_AT_ONCE)
 
-    def train(self, params: dict[str, Any], minutes: float, patience: float = 1.0, seed: int = 0) -> Path | None:
-        """Trains a configuration for some minutes on a core; its checkpoint, or None if it failed."""
+    def train(
+        self,
+        params: dict[str, Any],
+        minutes: float,
+        seed: int = 0,
+        epochs: int | None = None,
+        patience: float = 1.0,
+    ) -> Path | None:
+        """Trains a configuration on a core; its checkpoint, or None if it failed.
+
+        Args:
+            params: hyperparameters by name.
+            minutes: at most.
+            seed: counts from the command's.
+            epochs: at most; None: as many as fit.
+            patience: see `benchmarks.timed_training`.
+        """
         place = self.folder / f"run-{time.monotonic_ns()}"
         words = ["--data", str(self.saved), "--params", json.dumps(params), "--minutes", str(minutes)]
         words += ["--patience", str(patience), "--seed", str(self.args.seed + seed), "--out", str(place)]
+        words += [] if epochs is None else ["--epochs", str(epochs)]
         run_module("benchmarks.timed_training", words)
         return place if (place / checkpoint.METRICS).exists() else None
+
+    def finals(self, record: TrialRecord, first_seed: int, deadline: float) -> list[Path]:
+        """Trains a trial's configuration anew, seed after seed while there is time; their checkpoints."""
+        places, epochs = [], fitting_epochs(record)
+        for seed in itertools.count(first_seed, _AT_ONCE):
+            began = time.monotonic()
+            places.append(self.train(record.params, (deadline - began) / 60.0, seed, epochs))
+            now = time.monotonic()
+            if now + (now - began) > deadline:
+                break
+        return [place for place in places if place is not None]
 
     def winner(self) -> tuple[Path, dict[str, Any]]:
         """Searches, trains the two best to the end of the minutes, and picks the best of them and of the search."""
         began = time.monotonic()
+        deadline = began + 60.0 * self.args.minutes
         top = self.search()
-        left = self.args.minutes - (time.monotonic() - began) / 60.0
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            finals = list(pool.map(lambda pair: self.train(pair[1], left, seed=pair[0]), enumerate(top)))
-        candidates = [place for place in finals if place is not None] + [SweepFolder(self.folder, "table").best]
+            made = list(pool.map(lambda pair: self.finals(pair[1], pair[0], deadline), enumerate(top)))
+        candidates = [*itertools.chain(*made), SweepFolder(self.folder, "table").best]
         best = max(candidates, key=lambda place: rank_key(checkpoint.read_json(place / checkpoint.METRICS), MIN_KL))
         return best, {"minutes": (time.monotonic() - began) / 60.0, "chosen_from": len(candidates)}
 
@@ -139,6 +170,15 @@ class Run:
             "revision": revision(),
             "machine": machine(),
         }
+
+
+def fitting_epochs(record: TrialRecord) -> int | None:
+    """Epochs that suit a configuration which got worse in the search: half as many again as its best; None if not.
+
+    The learning rate falls within them, so that its best comes later than in the search.
+    """
+    best = int(record.best["epoch"])
+    return None if best > _GROWING * record.epoch else math.ceil(1.5 * best)
 
 
 def params_of(row: str, earlier: dict[tuple[str, str], dict[str, Any]], data: str) -> dict[str, Any]:
@@ -216,7 +256,7 @@ def run(args: argparse.Namespace) -> None:
 
         def make(row: str) -> None:
             began = time.monotonic()
-            place = work.train(jobs[row], args.minutes, _PATIENCE)
+            place = work.train(jobs[row], args.minutes, patience=_PATIENCE)
             minutes = (time.monotonic() - began) / 60.0
             with recording:
                 if place is not None:

@@ -79,10 +79,12 @@ class Pace:
             self._bettered = time.monotonic()
 
 
-def train(config: Config, data: TrainingData, seed: int, seconds: float, patience: float) -> Trainer:
+def train(
+    config: Config, data: TrainingData, seed: int, seconds: float, patience: float, most_epochs: float = math.inf
+) -> Trainer:
     """Trains for some seconds, from now, with a learning rate that has fallen when they are over; see `Pace`."""
     pace = Pace(seconds, patience)
-    horizon = _SHARE * seconds * steps_per_second(config, data)
+    horizon = min(_SHARE * seconds * steps_per_second(config, data), most_epochs * EPOCH_STEPS)
     decay = max(1, int(horizon / config.batch_steps) - config.lr_warmup)
     trainer, epochs = Trainer(replace(config, lr_decay=decay), data, seed), math.ceil(horizon / EPOCH_STEPS)
     while trainer.epoch < epochs and not pace.over():
@@ -109,6 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="an .npz that save_corpus wrote")
     parser.add_argument("--params", type=json.loads, required=True, help="hyperparameters by name, JSON")
     parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--epochs", type=int, default=math.inf, metavar="N", help="at most")
     parser.add_argument("--patience", type=float, default=1.0, metavar="SHARE", help="default: 1, all of the minutes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
@@ -119,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     params: dict[str, Any] = args.params
     config = Config.for_data(data.corpus.spec, params)
     left = 60.0 * args.minutes - (time.monotonic() - started)
-    trainer = train(config, data, args.seed, left, args.patience)
+    trainer = train(config, data, args.seed, left, args.patience, args.epochs)
     if trainer.best is None:
         return 1
     with checkpoint.replacing(args.out) as scratch:

@@ -5,8 +5,10 @@ from tiny import CPU, make_corpus, params_of
 
 from benchmarks import tables
 from benchmarks.common import Table
+from benchmarks.elbo_table import fitting_epochs
 from benchmarks.published import published
 from benchmarks.timed_training import Pace, train
+from sweep.study import TrialRecord
 from vae.config import Config
 from vae.train import TrainingData
 
@@ -57,6 +59,19 @@ def test_an_epoch_that_does_not_fit_is_not_begun_and_the_last_that_does_is_score
     assert not pace.over()
     now = 80.0
     assert pace.over()
+
+
+@pytest.mark.parametrize(("best", "trained", "epochs"), [(27, 27, None), (21, 27, None), (12, 27, 18), (3, 9, 5)])
+def test_a_configuration_that_overfitted_is_trained_about_as_long_as_suits_it(best, trained, epochs):
+    record = TrialRecord(0, {}, epoch=trained, best={"epoch": float(best)})
+    assert fitting_epochs(record) == epochs
+
+
+def test_a_timed_run_has_no_more_epochs_than_told():
+    corpus = make_corpus()
+    config = Config.for_data(corpus.spec, params_of("binary", "dense", batch_steps=50_000))
+    data = TrainingData.load(corpus, CPU)
+    assert train(config, data, seed=0, seconds=60.0, patience=1.0, most_epochs=1).epoch == 1
 
 
 def test_a_timed_run_ends_in_its_time_with_a_fallen_learning_rate():
