@@ -20,7 +20,8 @@ import torch
 from vae import checkpoint
 from vae.config import Config
 from vae.corpus import read_saved
-from vae.train import EPOCH_STEPS, DivergedError, Trainer, TrainingData, default_device
+from vae.device import default_device
+from vae.train import EPOCH_STEPS, DivergedError, Trainer, TrainingData
 
 _TRIED = 15
 """Batches that the speed is measured on, after as many to warm up."""

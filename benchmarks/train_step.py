@@ -26,9 +26,10 @@ from benchmarks.common import RESULTS, ROOT, Table, write
 from benchmarks.elbo_table import SEEDS_PARAMS
 from vae.config import FAMILY_NAMES, Config
 from vae.corpus import load_corpus
+from vae.device import default_device
 from vae.loss import objective
 from vae.models.base import Vae
-from vae.train import Trainer, TrainingData, default_device
+from vae.train import Trainer, TrainingData
 from vae.windows import Batch
 
 NAME = "train_step"

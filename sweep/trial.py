@@ -12,8 +12,9 @@ from sweep.scheduler import rungs, validates
 from sweep.study import Report, Settings
 from vae.config import Config
 from vae.corpus import Corpus
+from vae.device import default_device
 from vae.errors import UserError
-from vae.train import DivergedError, Trainer, TrainingData, default_device
+from vae.train import DivergedError, Trainer, TrainingData
 
 REPORT_SECONDS = 1.0
 """Epochs shorter than this are reported together, but never past a rung: it keeps the driver out of the way."""

@@ -14,6 +14,7 @@ from vae import checkpoint
 from vae.bounds import VALIDATION_SEED, evaluate, marginal_elbo
 from vae.config import FAMILY_NAMES, Config
 from vae.corpus import save_corpus
+from vae.device import gains_by_bf16
 from vae.train import DivergedError, Trainer, TrainingData, main
 
 FAST = {"learning_rate": 1e-2, "lr_warmup": 5, "ema": 0.9}
@@ -189,7 +190,7 @@ def test_products_are_in_bf16_where_that_is_faster_and_scores_in_float32():
 
     trainer.model.head.output.register_forward_hook(look)
     trainer.train_epoch()
-    faster = torch.bfloat16 if torch.cpu.get_capabilities().get("avx512_bf16") else torch.float32
+    faster = torch.bfloat16 if gains_by_bf16("recurrent", CPU) else torch.float32
     assert seen == {True: faster, False: torch.float32}
 
 

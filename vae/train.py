@@ -21,6 +21,7 @@ from vae.arguments import add_data_arguments, read_data, require_positive, requi
 from vae.bounds import VALIDATION_SEED, evaluate
 from vae.config import FAMILY_NAMES, Config
 from vae.corpus import SPLITS, Corpus
+from vae.device import default_device, gains_by_bf16
 from vae.errors import UserError, exit_code
 from vae.loss import objective
 from vae.models.likelihood import Moments, moments_of
@@ -39,22 +40,6 @@ _IN_PLACE = 0.3  # share of windows that stay in their key when others are trans
 
 class DivergedError(ArithmeticError):
     """The loss is no longer finite."""
-
-
-def default_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _gains_by_bf16(family: str, device: torch.device) -> bool:
-    """Whether products in bf16 make training faster: on GPUs that have it, and on CPUs for all but dense layers.
-
-    Those have few rows a batch for their weights, whose conversion then costs as much as it gains.
-    """
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has_bf16: bool = torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return has_bf16 and family != "dense"
 
 
 @dataclass(frozen=True)
@@ -107,7 +92,7 @@ class Trainer:
         self.train_seconds = 0.0
         self.best: Best | None = None
         self._rng: dict[str, Tensor] = {}  # states of this trainer's random numbers, by kind of device
-        self._bf16 = _gains_by_bf16(config.family, data.device)
+        self._bf16 = gains_by_bf16(config.family, data.device)
         with self._own_randomness():
             self.model = build_model(config, data.corpus.spec, data.moments).to(data.device)
         self._optimizer = Optimizer(self.model, config)
