@@ -5,7 +5,7 @@
 An LSTM that sees all earlier steps can do without its code, and the ELBO alone has nothing against that. Both searches
 have the same time, seed and space but for what follows from the floor: with it the KL is steered above it in training,
 and trials are ranked, and the winner chosen, by `vae.ranking`; without it by the ELBO alone. The winners' figures are
-those on validation, so that nothing of test is read for this.
+those on validation; each sweep reads test once at its end, as all do, and nothing of that is used here.
 """
 
 import argparse
