@@ -51,6 +51,8 @@ _SEARCH_SHARE = 0.6
 """Of the minutes; the rest trains the two best to the end."""
 _GROWING = 0.7
 """A trial whose best epoch lies in this share of those trained, or before, has begun to overfit."""
+_LEAST_SECONDS = 15.0
+"""Less is not worth a final run: it takes some seconds to start and to measure its speed."""
 _PATIENCE = 0.33
 """Share of its time that a row trained by itself waits for something better; 1 for the sweep's best."""
 _COLUMNS = (
@@ -110,13 +112,13 @@ class Run:
 
     def finals(self, record: TrialRecord, first_seed: int, deadline: float) -> list[Path]:
         """Trains a trial's configuration anew, seed after seed while there is time; their checkpoints."""
-        places, epochs = [], fitting_epochs(record)
+        places, epochs, longest = [], fitting_epochs(record), 0.0
         for seed in itertools.count(first_seed, _AT_ONCE):
             began = time.monotonic()
-            places.append(self.train(record.params, (deadline - began) / 60.0, seed, epochs))
-            now = time.monotonic()
-            if now + (now - began) > deadline:
+            if began + max(longest, _LEAST_SECONDS) > deadline:
                 break
+            places.append(self.train(record.params, (deadline - began) / 60.0, seed, epochs))
+            longest = max(longest, time.monotonic() - began)
         return [place for place in places if place is not None]
 
     def winner(self) -> tuple[Path, dict[str, Any]]:
