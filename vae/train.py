@@ -21,7 +21,7 @@ from vae.arguments import add_data_arguments, read_data, require_positive, requi
 from vae.bounds import VALIDATION_SEED, evaluate
 from vae.config import FAMILY_NAMES, Config
 from vae.corpus import SPLITS, Corpus
-from vae.device import default_device, gains_by_bf16
+from vae.device import default_device, gains_by_bf16, release_memory
 from vae.errors import UserError, exit_code
 from vae.loss import objective
 from vae.models.likelihood import Moments, moments_of
@@ -35,6 +35,7 @@ MAX_EPOCHS = 27
 EPOCH_STEPS = 100_000
 MIN_KL = 0.1
 _CHECK_EVERY = 20  # optimizer steps between looks at the loss; a look waits for a GPU
+_RELEASE_SECONDS = 3.0  # between returns of free memory, at least
 _IN_PLACE = 0.3  # share of windows that stay in their key when others are transposed
 
 
@@ -90,6 +91,7 @@ class Trainer:
         self.epoch_steps, self.min_kl = epoch_steps, min_kl
         self.epoch = self.optimizer_step = self.steps_seen = 0
         self.train_seconds = 0.0
+        self._released = time.monotonic()
         self.best: Best | None = None
         self._rng: dict[str, Tensor] = {}  # states of this trainer's random numbers, by kind of device
         self._bf16 = gains_by_bf16(config.family, data.device)
@@ -163,6 +165,7 @@ class Trainer:
             windows += len(plan)
             if self.optimizer_step % _CHECK_EVERY == 0:
                 self._check(sums)
+            self._release_memory()
         log_likelihood, kl = self._check(sums)
         return log_likelihood, kl, self.steps_seen - steps_before, windows
 
@@ -174,6 +177,12 @@ class Trainer:
                 f"optimizer steps"
             )
         return values
+
+    def _release_memory(self) -> None:
+        now = time.monotonic()
+        if now - self._released > _RELEASE_SECONDS:
+            release_memory()
+            self._released = now
 
     def _batch(self, plan: Plan) -> Batch:
         most, n = self.config.transpose, len(plan)

@@ -55,6 +55,10 @@ class IndependentHead(nn.Module):
         return self.likelihood.sample(self.output(h), temperature, generator)
 
 
+_ROWS = 256
+"""Prefixes come in multiples of so many: CPUs compile their products for each shape, which costs more than some rows."""
+
+
 class _Prefixes(NamedTuple):
     """Every state that a step passes through: before its first key that is on, after it, after the second ..."""
 
@@ -128,10 +132,11 @@ Head = IndependentHead | AutoregressiveHead
 
 
 def _prefixes(x: Tensor) -> _Prefixes:
-    """All prefixes of the steps [N, D], 0 and 1."""
+    """All prefixes of the steps [N, D], 0 and 1; some more at the end that nobody owns, see `_ROWS`."""
     through = x.cumsum(1)  # keys on up to and including each
     count = through[:, -1].long() + 1
     first = count.cumsum(0) - count
+    count[-1] += -count.sum() % _ROWS
     step = torch.repeat_interleave(torch.arange(len(x), device=x.device), count)
     number = torch.arange(len(step), device=x.device) - first.index_select(0, step)
     # Keys that are off take no part, so that no gradient reaches a key through a prefix that ends below it.
