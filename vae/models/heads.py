@@ -56,7 +56,7 @@ class IndependentHead(nn.Module):
 
 
 _ROWS = 256
-"""Prefixes come in multiples of so many: CPUs compile their products for each shape, which costs more than some rows."""
+"""Prefixes come in multiples of so many: CPUs compile products for each shape, which costs more than some rows."""
 
 
 class _Prefixes(NamedTuple):
