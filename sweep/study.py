@@ -4,7 +4,6 @@ The journal is the only record that `--resume` reads: params, the values at rung
 unpickled. A trial is known by its number.
 """
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from sweep import space
+from sweep.sampler import RungSampler
 from vae.encoding import DataSpec
 from vae.errors import UserError
 from vae.ranking import rank_key, rank_value
@@ -112,13 +112,9 @@ class Study:
         else:
             self._read_back()
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """TPE, seeded by the trial: a resumed sweep neither repeats its first draws nor departs from its course."""
-        seed = (self.settings.seed * 1_000_003 + number) % 2**32
-        with warnings.catch_warnings():
-            # `group` is marked experimental; without it a conditional space falls back to independent draws.
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+    def _sampler(self, number: int) -> RungSampler:
+        """Seeded by the trial: a resumed sweep neither repeats its first draws nor departs from its course."""
+        return RungSampler((self.settings.seed * 1_000_003 + number) % 2**32)
 
     def _begin(self, points: list[dict[str, Any]]) -> None:
         self._optuna.set_user_attr("settings", asdict(self.settings))

@@ -1,0 +1,148 @@
+"""TPE that compares trials at one fidelity: what each trial was worth at the highest rung that enough have reached.
+
+Optuna's own sampler takes the last value of a trial that ASHA stopped for its final one, counts every running trial as
+bad whatever its rungs say, and forgets those that failed. Here TPE (Bergstra et al. 2011; over all parameters at once,
+as in BOHB, Falkner et al. 2018) sees a study made anew for each proposal:
+
+- who has a value at the rung is complete, with that value, whether it was stopped, still runs or went on;
+- who has values at lower rungs only comes after, the higher the rung the better;
+- who failed, or has no value yet, comes last: TPE moves away from it.
+
+Trials count once they have a user attribute, which `sweep.study` sets when all of their parameters are drawn.
+"""
+
+import math
+import random
+import warnings
+from collections import Counter
+from collections.abc import Container, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+_MOST_SEEN = 250
+"""Trials that TPE fits at most, the more the slower: its good set, and of the others, which only tell where trials lie,
+so many drawn at random. From 250 on Optuna's good set stays at 25."""
+
+_CANDIDATES = 64
+"""Drawn around the good trials, of which TPE proposes one; as many as in BOHB. With Optuna's 24 more fall where trials
+fail."""
+
+
+def good_count(trials: int) -> int:
+    """How many of the best make Optuna's good set: a tenth, 25 at most."""
+    return min(math.ceil(0.1 * trials), 25)
+
+
+def highest_rung(trials: Sequence[FrozenTrial]) -> int | None:
+    """The highest rung at which there are values enough to fill the good set; the lowest if there is none such."""
+    reached = Counter(step for trial in trials for step in _values(trial, math.inf))
+    enough = good_count(len(trials))
+    full = [rung for rung, count in reached.items() if count >= enough]
+    return max(full) if full else min(reached, default=None)
+
+
+def comparable(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
+    """The trials as TPE shall see them, see the head of this file; of very many all the good ones, others at random."""
+    rung = highest_rung(trials)
+    ranked = sorted(trials, key=lambda trial: _standing(trial, rung), reverse=True)
+    good, others = ranked[: good_count(len(ranked))], ranked[good_count(len(ranked)) :]
+    if len(ranked) > _MOST_SEEN:
+        others = random.Random(seed).sample(others, _MOST_SEEN - len(good))
+    return [_at_rung(trial, rung) for trial in (*good, *others)]
+
+
+def _is_drawn(trial: FrozenTrial) -> bool:
+    """Whether its parameters are whole: it does not wait to be drawn, and no crash came in between."""
+    return trial.state != TrialState.WAITING and bool(trial.user_attrs)
+
+
+def _values(trial: FrozenTrial, rung: float | None) -> dict[int, float]:
+    """Values up to a rung; of failed trials none."""
+    if rung is None or trial.state == TrialState.FAIL:
+        return {}
+    return {step: value for step, value in trial.intermediate_values.items() if step <= rung}
+
+
+def _standing(trial: FrozenTrial, rung: int | None) -> tuple[int, float]:
+    return max(_values(trial, rung).items(), default=(-1, 0.0))
+
+
+def _at_rung(trial: FrozenTrial, rung: int | None) -> FrozenTrial:
+    values = _values(trial, rung)
+    reached = rung in values
+    return FrozenTrial(
+        number=trial.number,
+        trial_id=trial.number,
+        state=TrialState.COMPLETE if reached else TrialState.PRUNED,
+        value=values[rung] if rung is not None and reached else None,
+        params=trial.params,
+        distributions=trial.distributions,
+        intermediate_values=values,
+        datetime_start=trial.datetime_start,
+        datetime_complete=trial.datetime_start,
+        user_attrs={},
+        system_attrs={},
+    )
+
+
+class _Seen(optuna.Study):
+    """A study of given trials. Optuna's own would copy and check each of them, which takes longer than TPE."""
+
+    def __init__(self, trials: list[FrozenTrial]) -> None:
+        storage = optuna.storages.InMemoryStorage()
+        storage.create_new_study([StudyDirection.MAXIMIZE], "seen")
+        super().__init__("seen", storage)
+        self._trials = trials
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        """What `TPESampler` reads its study by."""
+        del deepcopy, use_cache
+        return [trial for trial in self._trials if states is None or trial.state in states]
+
+
+class RungSampler(BaseSampler):
+    """Proposes one trial; seeded, and made anew for each.
+
+    Args:
+        seed: of the proposal.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        with warnings.catch_warnings():
+            # `group` is marked experimental; without it a conditional space falls back to independent draws.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # No liar is needed: those that run are among those seen.
+            self._tpe = TPESampler(
+                seed=seed, multivariate=True, group=True, constant_liar=False, n_ei_candidates=_CANDIDATES
+            )
+        self._seen = _Seen([])
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Looks at the study as it is now; the parameters that trials so far have drawn."""
+        others = [
+            other for other in study.get_trials(deepcopy=False) if _is_drawn(other) and other.number != trial.number
+        ]
+        self._seen = _Seen(comparable(others, self._seed))
+        return self._tpe.infer_relative_search_space(self._seen, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Draws the parameters that trials so far had, jointly."""
+        del study
+        return self._tpe.sample_relative(self._seen, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Draws a parameter that no trial so far had, or any before TPE begins."""
+        del study
+        return self._tpe.sample_independent(self._seen, trial, param_name, param_distribution)
