@@ -1,0 +1,172 @@
+"""Records whole learning curves of configurations drawn from the search space, by the real trainer on real music.
+
+    python -m benchmarks.curves --data ../shared/data/pianorolls/jsb_chorales.json --minutes 60
+
+What `sweep.replay` plays back to compare searches in seconds. Nothing is stopped early: every configuration trains to
+the top rung, unless it fails. Configuration i is the same in every run, so a run goes on where the last one ended; one
+killed loses the curves in training. `--seeds 3 --count 30` trains the first 30 on three seeds, which gives the noise.
+
+A curve is a line of JSON in `benchmarks/curves/<data>/<shard>.jsonl.gz`: its number, seed, params, the epochs scored,
+each `[epoch, seconds so far, val_elbo, kl, code_gain]`, the failure if there was one, and the trainer's revision.
+"""
+
+import argparse
+import functools
+import gzip
+import json
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+
+from benchmarks.common import ROOT, machine
+from sweep import space
+from sweep.scheduler import rungs, validates
+from vae.config import Config
+from vae.corpus import Corpus, load_corpus, read_saved, save_corpus
+from vae.device import default_device
+from vae.errors import UserError, exit_code
+from vae.files import write_atomically
+from vae.train import MAX_EPOCHS, MIN_KL, DivergedError, Trainer, TrainingData
+
+CURVES = ROOT / "benchmarks" / "curves"
+_SHARD = 50  # curves in a file, which is written anew for each
+_METRICS = ("val_elbo", "kl", "code_gain")
+
+
+def configuration(number: int, task: space.Task) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Configuration `number` of the space: each family's defaults first, then random draws.
+
+    Returns:
+        What Optuna drew, and the params that follow.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=number))
+    points = space.first_points(task)
+    if number < len(points):
+        study.enqueue_trial(points[number])
+    trial = study.ask()
+    params = space.suggest(trial, task)
+    return dict(trial.params), params
+
+
+def train(params: dict[str, Any], data: TrainingData, seed: int, epoch_steps: int) -> dict[str, Any]:
+    """Trains to the top rung, scored when a sweep would; `epochs`, each `[epoch, seconds, *metrics]`, and `failure`."""
+    at, failure, epochs = rungs(MAX_EPOCHS), None, []
+    started = time.perf_counter()
+    try:
+        trainer = Trainer(Config.for_data(data.corpus.spec, params), data, seed, epoch_steps)
+        while trainer.epoch < MAX_EPOCHS:
+            metrics = trainer.train_epoch(validate=validates(trainer.epoch + 1, at))
+            if "val_elbo" in metrics:
+                seconds = time.perf_counter() - started
+                epochs.append([trainer.epoch, round(seconds, 2), *(round(metrics[name], 4) for name in _METRICS)])
+    except (DivergedError, UserError, torch.OutOfMemoryError) as error:
+        failure = str(error)
+    return {"epochs": epochs, "failure": failure}
+
+
+@functools.cache
+def _load(path: Path) -> TrainingData:
+    torch.set_num_threads(1)
+    return TrainingData.load(read_saved(path), default_device())
+
+
+def _record(job: tuple[int, int, Path, int]) -> dict[str, Any]:
+    """One curve, in a worker."""
+    number, seed, path, epoch_steps = job
+    data = _load(path)
+    drawn, params = configuration(number, task_of(data.corpus, epoch_steps))
+    return {"number": number, "seed": seed, "drawn": drawn, "params": params, **train(params, data, seed, epoch_steps)}
+
+
+def task_of(corpus: Corpus, epoch_steps: int) -> space.Task:
+    """The space that a sweep over some data would search."""
+    return space.Task(space.fitting_families(corpus.spec), corpus.spec, MIN_KL, MAX_EPOCHS * epoch_steps)
+
+
+def read_curves(folder: Path) -> list[dict[str, Any]]:
+    """All curves recorded of some data, by number and seed."""
+    shards = [gzip.decompress(path.read_bytes()).decode() for path in sorted(folder.glob("*.jsonl.gz"))]
+    curves = [json.loads(line) for shard in shards for line in shard.splitlines()]
+    return sorted(curves, key=lambda curve: (curve["number"], curve["seed"]))
+
+
+def write_curves(folder: Path, curves: list[dict[str, Any]]) -> None:
+    """Writes shards, each at once; those that would not change are left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in {curve["number"] // _SHARD for curve in curves}:
+        within = [curve for curve in curves if curve["number"] // _SHARD == shard]
+        within.sort(key=lambda curve: (curve["number"], curve["seed"]))
+        text = "".join(json.dumps(curve) + "\n" for curve in within)
+        path, packed = folder / f"{shard:03d}.jsonl.gz", gzip.compress(text.encode(), mtime=0)
+        if not path.exists() or path.read_bytes() != packed:
+            write_atomically(path, packed)
+
+
+def trainer_revision() -> str:
+    """The last commit that changed the models, the trainer or the space."""
+    words = ("git", "log", "-1", "--format=%h", "--", "vae", "sweep/space.py")
+    return subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def record(args: argparse.Namespace) -> None:
+    """Records curves until all are there or the time is over."""
+    folder = args.out or CURVES / Path(args.data).stem
+    curves = read_curves(folder)
+    done = {(curve["number"], curve["seed"]) for curve in curves}
+    wanted = [(n, seed) for seed in range(args.seeds) for n in range(args.count) if (n, seed) not in done]
+    origin = {"revision": trainer_revision(), "epoch_steps": args.epoch_steps, "machine": machine()["processor"]}
+    with tempfile.TemporaryDirectory(prefix="curves-") as scratch:
+        saved = Path(scratch) / "corpus.npz"
+        save_corpus(load_corpus(args.data, None, None, args.steps_per_bar), saved)
+        jobs = [(number, seed, saved, args.epoch_steps) for number, seed in wanted]
+        for made in _in_parallel(jobs, args.workers, 60.0 * args.minutes):
+            curves.append({**made, **origin})
+            write_curves(folder, curves)
+            print(_line(made, len(curves)), flush=True)
+
+
+def _in_parallel(jobs: list[Any], workers: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """Curves as they come; what is in training when the time is over is dropped."""
+    deadline = time.monotonic() + seconds
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        made = pool.imap_unordered(_record, jobs)
+        for _ in jobs:
+            try:
+                yield made.next(timeout=max(0.0, deadline - time.monotonic()))
+            except multiprocessing.TimeoutError:
+                return
+
+
+def _line(curve: dict[str, Any], recorded: int) -> str:
+    last = curve["epochs"][-1] if curve["epochs"] else None
+    end = "no epoch" if last is None else f"epoch {last[0]}, {last[1]:.0f} s: val_elbo {last[2]:.3f}, kl {last[3]:.3f}"
+    failed = f"; {curve['failure']}" if curve["failure"] else ""
+    return f"{recorded} curves; {curve['number']}, seed {curve['seed']} ({curve['params']['family']}): {end}{failed}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser("python -m benchmarks.curves", description="Records learning curves.")
+    parser.add_argument("--data", required=True, help="as of sweep.run")
+    parser.add_argument("--steps-per-bar", type=int, metavar="N", help="as of sweep.run")
+    parser.add_argument("--count", type=int, default=400, metavar="N", help="configurations (default: 400)")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of each (default: 1)")
+    parser.add_argument("--epoch-steps", type=int, default=30_000, metavar="N", help="of an epoch (default: 30000)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="then it ends, to be gone on with (default: 60)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="at a time, a core each (default: 2)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"default: {CURVES.relative_to(ROOT)}/<data>")
+    args = parser.parse_args(argv)
+    return exit_code(lambda: record(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

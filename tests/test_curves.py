@@ -1,0 +1,56 @@
+"""The recorder of learning curves."""
+
+import argparse
+
+import pytest
+
+from benchmarks import curves
+from vae.corpus import load_corpus
+
+
+@pytest.fixture
+def args(tmp_path):
+    return argparse.Namespace(
+        data="bach", steps_per_bar=None, count=2, seeds=1, epoch_steps=60, minutes=10.0, workers=1, out=tmp_path
+    )
+
+
+@pytest.fixture(scope="module")
+def task():
+    return curves.task_of(load_corpus("bach", None, None, None), 60)
+
+
+def test_a_configuration_is_the_same_whenever_it_is_drawn_and_defaults_come_first(task):
+    assert curves.configuration(7, task) == curves.configuration(7, task)
+    assert curves.configuration(7, task) != curves.configuration(8, task)
+    assert [curves.configuration(i, task)[1]["family"] for i in range(2)] == ["sequential", "recurrent"]
+
+
+def test_recording_goes_on_where_it_ended(args):
+    args.count = 1
+    curves.record(args)
+    first = curves.read_curves(args.out)
+    assert [(curve["number"], curve["failure"]) for curve in first] == [(0, None)]
+    epochs = [scored[0] for scored in first[0]["epochs"]]
+    assert epochs == [1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27]
+    seconds = [scored[1] for scored in first[0]["epochs"]]
+    assert seconds == sorted(seconds)
+    args.seeds = 2
+    curves.record(args)
+    both = curves.read_curves(args.out)
+    assert [(curve["number"], curve["seed"]) for curve in both] == [(0, 0), (0, 1)]
+    assert both[0] == first[0]
+    assert both[0]["epochs"][0][2] != both[1]["epochs"][0][2]
+
+
+def test_time_that_is_over_ends_it_with_what_is_there(args):
+    args.minutes = 0.0
+    curves.record(args)
+    assert curves.read_curves(args.out) == []
+
+
+def test_shards_hold_what_was_written(tmp_path):
+    made = [{"number": n, "seed": seed, "epochs": []} for n in (0, 49, 50, 130) for seed in (0, 1)]
+    curves.write_curves(tmp_path, made)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000.jsonl.gz", "001.jsonl.gz", "002.jsonl.gz"]
+    assert curves.read_curves(tmp_path) == made
