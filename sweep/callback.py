@@ -1,6 +1,7 @@
 """What happens between Ray Tune's events: checkpoints kept, the winner exported, files and the view kept current."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         clock: times.
         slots: trials at a time.
         baseline: of the summary.
+        on_better: called when a new best is exported.
     """
 
     def __init__(
@@ -64,11 +66,12 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         clock: Clock,
         slots: int,
         baseline: dict[str, float],
+        on_better: Callable[[], None],
     ) -> None:
         self._study, self._folder, self._view, self._board = study, folder, view, board
         self._clock, self._slots, self._baseline = clock, slots, baseline
+        self._on_better = on_better
         self._saved_at: dict[int, float] = {}
-        self._best_elbo: float | None = None
         self.best = self._best_before()
 
     def _best_before(self) -> dict[str, Any] | None:
@@ -128,6 +131,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
             return
         checkpoint.export(path, self._folder.best, {"sweep": self._folder.name, "trial": number})
         self.best = self._entry(number, metrics)
+        self._on_better()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended or was put off."""

@@ -10,13 +10,11 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
 import torch
 from ray import tune
-from ray.tune.stopper import Stopper
 
 from sweep.callback import Clock, SweepCallback
 from sweep.final import finish
@@ -26,6 +24,7 @@ from sweep.results import SweepFolder
 from sweep.scheduler import Asha, rungs
 from sweep.searcher import StudySearcher
 from sweep.space import fitting_families
+from sweep.stop import Stop
 from sweep.study import Settings, Study, read_settings
 from sweep.trial import VaeTrial
 from vae.arguments import add_data_arguments, require_positive, require_seed
@@ -37,7 +36,6 @@ from vae.models.likelihood import moments_of
 from vae.train import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
 
 DEFAULT_TRIALS = 50
-_GRACE_SECONDS = 15.0  # how long a running epoch may take to end once the sweep is asked to stop
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -62,57 +60,19 @@ def seconds(text: str) -> float:
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
-class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
-    """Ends the search early: on Ctrl-C, SIGTERM, or when the time budget is spent.
+def share(text: str) -> float:
+    """Reads a number above 0, 1 at most.
 
-    Trials are first asked to stop at their next report, which saves them; what lasts longer is cut off.
-
-    Args:
-        budget: seconds from the first trial's start to the end of the search, or None.
-        clock: knows when the first trial started.
+    Raises:
+        argparse.ArgumentTypeError: it is none.
     """
-
-    def __init__(self, budget: float | None, clock: Clock) -> None:
-        self._budget, self._clock = budget, clock
-        self._asked_at: float | None = None
-        self._now = False
-
-    def catch(self, number: int, frame: FrameType | None) -> None:
-        """Handles a signal: the first asks, the second insists."""
-        del number, frame
-        self._now = self._asked_at is not None
-        self._asked_at = self._asked_at or time.time()
-        sys.stderr.write("\nstopping; every trial is kept (again to stop at once)\n")
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether a person, not the budget, asked."""
-        return self._asked_at is not None
-
-    def left(self) -> float | None:
-        """Seconds of the budget, None without one."""
-        if self._budget is None:
-            return None
-        began = self._clock.first_trial_started
-        return max(0.0, self._budget - (time.time() - began if began else 0.0))
-
-    def asked(self) -> bool:
-        """Whether trials should stop at their next report."""
-        return self.interrupted or self.left() == 0.0
-
-    def stop_all(self) -> bool:
-        """Whether to cut off what still runs."""
-        if self._now:
-            return True
-        began, budget = self._clock.first_trial_started, self._budget
-        ends = [self._asked_at] if self._asked_at else []
-        ends += [began + budget] if began and budget else []
-        return any(time.time() > end + _GRACE_SECONDS for end in ends)
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Single trials are the scheduler's business."""
-        del trial_id, result
-        return False
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value <= 1.0:
+        raise argparse.ArgumentTypeError(f"must be a share above 0 and at most 1, but got {text!r}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -165,6 +125,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--trials", type=int, metavar="N", help=f"in all (default: {DEFAULT_TRIALS})")
     parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="of search, such as 40m or 2h")
+    parser.add_argument(
+        "--patience",
+        type=share,
+        metavar="SHARE",
+        help="end early if nothing better comes for this share of --trials or --time-budget, such as 0.3",
+    )
     parser.add_argument("--name", help="of the sweep (default: the data's name and the time)")
     parser.add_argument("--resume", metavar="NAME", help="go on with a sweep; --trials counts earlier ones too")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder (default: results)")
@@ -300,9 +266,9 @@ def _run(args: argparse.Namespace) -> None:
     _say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report)
     earlier = folder.read_summary() if args.resume else {}
     clock = Clock(started, earlier)
-    stop = Stop(args.time_budget, clock)
     requested = args.trials or earlier.get("trials", {}).get("requested") or DEFAULT_TRIALS
     study = Study(folder.journal, settings, requested)
+    stop = Stop(args.time_budget, args.patience, clock, study.share_ended)
     train, spec = corpus.splits["train"], corpus.spec
     moments = moments_of(train, spec)
     baseline = {
@@ -312,8 +278,10 @@ def _run(args: argparse.Namespace) -> None:
     _say(f"baseline: {baseline['marginal_elbo']:.3f} nats a step on validation, keys independent, no model")
     board = Board(folder.tensorboard)
     view = LiveView(study, rungs(settings.max_epochs), resources.slots, stop.left)
-    callback = SweepCallback(study, folder, view, board, clock, resources.slots, baseline)
+    callback = SweepCallback(study, folder, view, board, clock, resources.slots, baseline, stop.bettered)
     callback.write()
+    if callback.best is not None:
+        stop.bettered()  # by an earlier start
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.catch)
     try:
@@ -325,7 +293,9 @@ def _run(args: argparse.Namespace) -> None:
         record.state = "paused" if record.state in ("running", "pending") else record.state
     torch.set_num_threads(os.cpu_count() or 1)
     finish(callback, folder, corpus, board, settings.min_kl)
-    if stop.interrupted or any(record.state == "paused" for record in study.records.values()):
+    if stop.impatient:
+        _say(f"nothing better in the last {args.patience:.3g} of the budget (--patience)")
+    if stop.interrupted or stop.impatient or any(record.state == "paused" for record in study.records.values()):
         _say(f"not all trials ended; go on with: python -m sweep.run --resume {settings.name}")
     _say(f"took {duration(time.time() - started)}")
 

@@ -188,6 +188,10 @@ class Study:
         ranked = [record for record in self.records.values() if record.best and record.state != "failed"]
         return sorted(ranked, key=lambda record: self.rank_key(record.best), reverse=True)[:count]
 
+    def share_ended(self) -> float:
+        """Of the trials requested."""
+        return sum(record.ended for record in self.records.values()) / self.requested
+
     def counts(self) -> dict[str, int]:
         """Trials by state; they sum to those requested."""
         counts = dict.fromkeys(STATES, 0)

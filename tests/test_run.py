@@ -254,6 +254,18 @@ def test_ctrl_c_stops_cleanly_keeps_everything_and_says_how_to_go_on(chords, tmp
     assert all(folder.newest_checkpoint(number) is not None for number in paused)
 
 
+def test_patience_ends_a_search_that_finds_nothing_better(chords, tmp_path):
+    code, output = run(
+        *("--data", chords, "--results", tmp_path, "--name", "patient", "--trials", 500, "--patience", 0.02),
+        *("--max-epochs", 3, "--epoch-steps", 300, "--family", "dense"),
+    )
+    assert code == 0, output
+    assert "nothing better in the last 0.02 of the budget" in output
+    counts = json.loads((tmp_path / "patient" / "summary.json").read_text())["trials"]
+    assert 10 <= counts["stopped"] + counts["completed"] < 500
+    assert counts["running"] == counts["failed"] == 0
+
+
 def test_a_time_budget_ends_the_search(chords, tmp_path):
     code, output = run(
         *("--data", chords, "--results", tmp_path, "--trials", 1000, "--time-budget", "4s", "--epoch-steps", 4000)

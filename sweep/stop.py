@@ -1,0 +1,88 @@
+"""When a search ends before all of its trials have."""
+
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from ray.tune.stopper import Stopper
+
+from sweep.callback import Clock
+
+_GRACE_SECONDS = 15.0  # how long a running epoch may take to end once the sweep is asked to stop
+
+
+class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
+    """Ends the search early: on Ctrl-C, SIGTERM, when the time budget is spent, or when nothing better comes.
+
+    Trials are first asked to stop at their next report, which saves them; what lasts longer is cut off.
+
+    Args:
+        budget: seconds from the first trial's start to the end of the search, or None.
+        patience: share of the budget, of time or of trials, that may bring nothing better; None: all of it.
+        clock: knows when the first trial started.
+        share_ended: of the trials.
+    """
+
+    def __init__(
+        self, budget: float | None, patience: float | None, clock: Clock, share_ended: Callable[[], float]
+    ) -> None:
+        self._budget, self._patience, self._clock, self._share_ended = budget, patience, clock, share_ended
+        self._bettered_at: float | None = None  # share of the budget
+        self._asked_at: float | None = None
+        self._now = False
+
+    def catch(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal: the first asks, the second insists."""
+        del number, frame
+        self._now = self._asked_at is not None
+        self._asked_at = self._asked_at or time.time()
+        sys.stderr.write("\nstopping; every trial is kept (again to stop at once)\n")
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a person, not the budget, asked."""
+        return self._asked_at is not None
+
+    def left(self) -> float | None:
+        """Seconds of the budget, None without one."""
+        if self._budget is None:
+            return None
+        began = self._clock.first_trial_started
+        return max(0.0, self._budget - (time.time() - began if began else 0.0))
+
+    def spent(self) -> float:
+        """Share of the budget, of time or of trials, whichever is more."""
+        left = self.left()
+        time_spent = 0.0 if left is None or self._budget is None else 1.0 - left / self._budget
+        return max(time_spent, self._share_ended())
+
+    def bettered(self) -> None:
+        """Takes note of a new best."""
+        self._bettered_at = self.spent()
+
+    @property
+    def impatient(self) -> bool:
+        """Whether nothing better has come for too long."""
+        if self._patience is None or self._bettered_at is None:
+            return False
+        return self.spent() - self._bettered_at >= self._patience
+
+    def asked(self) -> bool:
+        """Whether trials should stop at their next report."""
+        return self.interrupted or self.left() == 0.0 or self.impatient
+
+    def stop_all(self) -> bool:
+        """Whether to cut off what still runs."""
+        if self._now:
+            return True
+        began, budget = self._clock.first_trial_started, self._budget
+        ends = [self._asked_at] if self._asked_at else []
+        ends += [began + budget] if began and budget else []
+        return any(time.time() > end + _GRACE_SECONDS for end in ends)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Single trials are the scheduler's business."""
+        del trial_id, result
+        return False
