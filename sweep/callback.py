@@ -9,6 +9,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.result import SHOULD_CHECKPOINT
 
+from sweep.journal import Snapshots
 from sweep.live import LiveView
 from sweep.report import Board
 from sweep.results import SweepFolder, summarise
@@ -71,6 +72,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._study, self._folder, self._view, self._board = study, folder, view, board
         self._clock, self._slots, self._baseline = clock, slots, baseline
         self._on_better = on_better
+        self._snapshots = Snapshots(folder.journal)
         self._saved_at: dict[int, float] = {}
         self.best = self._best_before()
 
@@ -81,13 +83,20 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         metrics = checkpoint.read_json(self._folder.best / checkpoint.METRICS)
         return self._entry(metrics["provenance"]["trial"], metrics)
 
+    def _params(self, number: int) -> dict[str, Any]:
+        """Of the winner; the study has forgotten it if it went back to a snapshot."""
+        if number in self._study.records:
+            return self._study.records[number].params
+        config: dict[str, Any] = checkpoint.read_json(self._folder.best / checkpoint.CONFIG)["config"]
+        return config
+
     def _entry(self, number: int, metrics: dict[str, Any]) -> dict[str, Any]:
         """`best` of the summary, before the test."""
         feasible, _ = self._study.rank_key(metrics)
         names = ("epoch", "val_elbo", "kl", "code_gain", "active_units")
         return {
             "trial": number,
-            "params": self._study.records[number].params,
+            "params": self._params(number),
             "feasible": feasible,
             **{name: metrics[name] for name in names},
         }
@@ -174,6 +183,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         known = {"baseline": self._baseline, **self._clock.times(self._slots, train_seconds), **further}
         summary = summarise(self._study, known, self.best)
         checkpoint.write_json(self._folder.summary, summary)
+        self._snapshots.take(at_once=bool(further))
         self._folder.write_trials(self._study)
         return summary
 

@@ -217,7 +217,8 @@ def _prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
                 f"--resume {settings.name}, or pass another --name."
             )
         return settings, corpus
-    settings = read_settings(args.results / args.resume / "study.log", args.resume)
+    journal = SweepFolder(args.results, args.resume).journal
+    settings = read_settings(journal, args.resume)
     spec = settings.spec
     encoding = spec.encoding if spec.is_music else None
     corpus = load_corpus(settings.data, encoding, spec.steps_per_beat, spec.steps_per_bar)

@@ -15,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from sweep import space
+from sweep.journal import mend
 from sweep.sampler import RungSampler
 from vae.encoding import DataSpec
 from vae.errors import UserError
@@ -209,10 +210,11 @@ def read_settings(path: Path, name: str) -> Settings:
     """The settings of a sweep that has been started.
 
     Raises:
-        UserError: the journal is absent or unreadable.
+        UserError: the journal is absent, damaged or of another kind.
     """
     if not path.exists():
         raise UserError(f"{path.parent}: no sweep to resume; `ls {path.parent.parent}` shows the names.")
+    mend(path)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = optuna.load_study(study_name=name, storage=_storage(path))

@@ -135,8 +135,11 @@ def test_nothing_to_resume_is_said_in_a_line(tmp_path):
         read_settings(tmp_path / "none" / "study.log", "none")
 
 
-def test_a_journal_that_is_none_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "said"), [("this is no journal", "damaged after record 0"), ('{"no": 1}', "not a readable study journal")]
+)
+def test_a_journal_that_is_none_is_refused(tmp_path, text, said):
     path = tmp_path / "study.log"
-    path.write_text("this is no journal\n")
-    with pytest.raises(UserError, match=r"study\.log: not a readable study journal"):
+    path.write_text(text + "\n")
+    with pytest.raises(UserError, match=rf"study\.log: {said}"):
         read_settings(path, "test")

@@ -1,0 +1,84 @@
+"""The study's file: one record a line, appended as things happen; made whole after a crash, or refused.
+
+A crash may tear the last line, and Optuna would then append to the torn one, which makes the file unreadable. Worse
+damage, such as a full disk or a copy cut short, is told by the snapshot beside the file, which is never behind by much.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from vae.errors import UserError
+from vae.files import write_atomically
+
+_SNAPSHOT_SECONDS = 30.0
+
+
+def snapshot_of(path: Path) -> Path:
+    """Where a journal's last snapshot lies."""
+    return path.with_name(f"{path.name}.snapshot")
+
+
+class Snapshots:
+    """Copies a journal now and then.
+
+    Args:
+        path: of the journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._taken_at: float | None = None
+
+    def take(self, at_once: bool = False) -> None:
+        """Copies the journal, if the last copy is old enough."""
+        now = time.monotonic()
+        if at_once or self._taken_at is None or now - self._taken_at > _SNAPSHOT_SECONDS:
+            content = self._path.read_bytes()
+            write_atomically(snapshot_of(self._path), content[: content.rfind(b"\n") + 1])
+            self._taken_at = now
+
+
+def mend(path: Path) -> None:
+    """Takes off a last line that a crash tore.
+
+    Raises:
+        UserError: more is wrong with the journal, or records are missing that the snapshot has.
+    """
+    content = path.read_bytes()
+    records, whole = _read(content)
+    snapshot = snapshot_of(path)
+    kept = snapshot.read_bytes() if snapshot.exists() else b""
+    torn = b"\n" not in content[whole:]
+    if not torn or len(kept) > whole:
+        way_out = (
+            f"`cp {snapshot} {path}` goes back to the last snapshot, then --resume again."
+            if kept
+            else ("there is no snapshot yet; start a new sweep.")
+        )
+        raise UserError(f"{path}: damaged after record {len(records)}{_about(records)}; {way_out}")
+    if whole < len(content):
+        write_atomically(path, content[:whole])
+
+
+def _read(content: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The records before the first that is none, and the bytes they take."""
+    records: list[dict[str, Any]] = []
+    whole = 0
+    for line in content.splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if not line.endswith(b"\n") or not isinstance(record, dict):
+            break
+        records.append(record)
+        whole += len(line)
+    return records, whole
+
+
+def _about(records: list[dict[str, Any]]) -> str:
+    """Which trial the last record is about."""
+    trials = [record["trial_id"] for record in records if "trial_id" in record]
+    return f", of trial {trials[-1]}" if trials else ""
