@@ -67,9 +67,9 @@ class SweepFolder:
         return self.trials.glob(f"session-*/{number:05d}/checkpoint_*")
 
     def newest_checkpoint(self, number: int) -> Path | None:
-        """The whole checkpoint of a trial with the most epochs, or None."""
+        """The whole checkpoint of a trial with the most epochs, or None; absolute, as each trial has its own folder."""
         found = [(epoch, path) for path in self._checkpoints(number) if (epoch := _epoch(path)) is not None]
-        return max(found)[1] if found else None
+        return max(found)[1].resolve() if found else None
 
     def drop_checkpoints(self, number: int, keep: Path | None = None) -> None:
         """Removes a trial's checkpoints, but for one. Ray's own `num_to_keep` would write a snapshot of all trials."""

@@ -1,13 +1,8 @@
 """The sweep, end to end: the real command, real Ray, small real training."""
 
-import csv
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 from wsgiref.util import setup_testing_defaults
 
 import numpy as np
@@ -16,6 +11,7 @@ import pretty_midi
 import pytest
 import torch
 from optuna_dashboard import wsgi
+from sweeping import rows_of, run, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sweep.results import SweepFolder
@@ -26,7 +22,6 @@ from vae.config import Config
 from vae.corpus import load_corpus
 from vae.windows import Songs
 
-ROOT = Path(__file__).parents[1]
 SUMMARY_KEYS = {
     *("name", "data", "encoding", "seed", "versions", "trials", "best", "baseline", "samples", "epochs_trained"),
     *("train_seconds", "search_seconds", "startup_seconds", "wall_seconds", "train_share"),
@@ -49,32 +44,6 @@ def chords(tmp_path_factory):
     sizes = {"train": 300, "valid": 60, "test": 60}
     path.write_text(json.dumps({name: [song() for _ in range(size)] for name, size in sizes.items()}))
     return path
-
-
-def start(*arguments):
-    command = [sys.executable, "-m", "sweep.run", *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-
-
-def run(*arguments):
-    process = start(*arguments)
-    output, _ = process.communicate(timeout=240)
-    return process.returncode, output
-
-
-def rows_of(results, name):
-    with (results / name / "trials.csv").open() as file:
-        return {int(row["id"]): row for row in csv.DictReader(file)}
-
-
-def wait_for(condition, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
 
 
 def ended(results, name):

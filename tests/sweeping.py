@@ -1,0 +1,46 @@
+"""Sweeps as a user starts them."""
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def start(*arguments, cwd=ROOT):
+    """A sweep in a process group of its own."""
+    command = [sys.executable, "-m", "sweep.run", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+def run(*arguments, cwd=ROOT):
+    """A sweep to its end: exit code and output."""
+    process = start(*arguments, cwd=cwd)
+    output, _ = process.communicate(timeout=240)
+    return process.returncode, output
+
+
+def rows_of(results, name):
+    """`trials.csv` by number."""
+    with (results / name / "trials.csv").open() as file:
+        return {int(row["id"]): row for row in csv.DictReader(file)}
+
+
+def wait_for(condition, process, seconds=120):
+    """Until a condition holds, while a sweep runs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
