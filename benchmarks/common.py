@@ -81,12 +81,13 @@ def command(name: str) -> str:
     return shlex.join(["python", "-m", f"benchmarks.{name}", *words])
 
 
+def git(*words: str) -> str:
+    """What a git command prints in this repository."""
+    return subprocess.run(("git", *words), cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def revision() -> str:
     """The git revision, and `+changes` if the working tree departs from it; `unknown` outside a repository."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(("git", *words), cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
-
     try:
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):

@@ -15,7 +15,6 @@ import functools
 import gzip
 import json
 import multiprocessing
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from typing import Any
 import optuna
 import torch
 
-from benchmarks.common import ROOT, machine
+from benchmarks.common import ROOT, git, machine
 from sweep import space
 from sweep.scheduler import rungs, validates
 from vae.config import Config
@@ -113,8 +112,7 @@ def write_curves(folder: Path, curves: list[dict[str, Any]]) -> None:
 
 def trainer_revision() -> str:
     """The last commit that changed the models, the trainer or the space."""
-    words = ("git", "log", "-1", "--format=%h", "--", "vae", "sweep/space.py")
-    return subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    return git("log", "-1", "--format=%h", "--", "vae", "sweep/space.py")
 
 
 def record(args: argparse.Namespace) -> None:

@@ -166,8 +166,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
                 del self._saved_at[other.number]
         top = self._study.top(1)
         if top:
-            ended = sum(other.ended for other in self._study.records.values())
-            self._board.best_so_far(top[0].best["val_elbo"], ended)
+            self._board.best_so_far(top[0].best["val_elbo"], self._study.ended)
         self.write()
 
     def write(self, **further: Any) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class LiveView:
         self._study, self._rungs, self._slots, self._deadline_in = study, rungs, slots, deadline_in
         self._started = time.monotonic()
         self._drawn = 0.0
-        self._ended_before = self._ended()
+        self._ended_before = self._study.ended
         self._live = Live(console=Console(), auto_refresh=False) if sys.stdout.isatty() else None
 
     def __enter__(self) -> Self:
@@ -64,16 +64,13 @@ class LiveView:
         if self._live:
             self._live.stop()
 
-    def _ended(self) -> int:
-        return sum(record.ended for record in self._study.records.values())
-
     def time_left(self) -> float | None:
         """Seconds, by the pace of the trials that ended so far and the time budget; None when unknown."""
-        deadline, ended = self._deadline_in(), self._ended() - self._ended_before
+        deadline, ended = self._deadline_in(), self._study.ended - self._ended_before
         if ended < self._slots:
             return deadline
         pace = (time.monotonic() - self._started) / ended
-        by_trials = pace * (self._study.requested - self._ended())
+        by_trials = pace * (self._study.requested - self._study.ended)
         return by_trials if deadline is None else min(deadline, by_trials)
 
     def refresh(self, force: bool = False) -> None:
@@ -99,7 +96,7 @@ class LiveView:
     def _progress(self) -> str:
         epochs = sum(record.epoch for record in self._study.records.values())
         return (
-            f"{duration(time.monotonic() - self._started)}: {self._ended()}/{self._study.requested} trials ended, "
+            f"{duration(time.monotonic() - self._started)}: {self._study.ended}/{self._study.requested} trials ended, "
             f"{epochs} epochs, {duration(self.time_left())} left"
         )
 

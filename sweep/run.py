@@ -269,7 +269,7 @@ def _run(args: argparse.Namespace) -> None:
     clock = Clock(started, earlier)
     requested = args.trials or earlier.get("trials", {}).get("requested") or DEFAULT_TRIALS
     study = Study(folder.journal, settings, requested)
-    stop = Stop(args.time_budget, args.patience, clock, study.share_ended)
+    stop = Stop(args.time_budget, args.patience, clock, lambda: study.ended / study.requested)
     train, spec = corpus.splits["train"], corpus.spec
     moments = moments_of(train, spec)
     baseline = {

@@ -74,12 +74,12 @@ def _standing(trial: FrozenTrial, rung: int | None) -> tuple[int, float]:
 
 def _at_rung(trial: FrozenTrial, rung: int | None) -> FrozenTrial:
     values = _values(trial, rung)
-    reached = rung in values
+    value = None if rung is None else values.get(rung)
     return FrozenTrial(
         number=trial.number,
         trial_id=trial.number,
-        state=TrialState.COMPLETE if reached else TrialState.PRUNED,
-        value=values[rung] if rung is not None and reached else None,
+        state=TrialState.PRUNED if value is None else TrialState.COMPLETE,
+        value=value,
         params=trial.params,
         distributions=trial.distributions,
         intermediate_values=values,

@@ -189,9 +189,10 @@ class Study:
         ranked = [record for record in self.records.values() if record.best and record.state != "failed"]
         return sorted(ranked, key=lambda record: self.rank_key(record.best), reverse=True)[:count]
 
-    def share_ended(self) -> float:
-        """Of the trials requested."""
-        return sum(record.ended for record in self.records.values()) / self.requested
+    @property
+    def ended(self) -> int:
+        """Trials of which nothing more will be trained."""
+        return sum(record.ended for record in self.records.values())
 
     def counts(self) -> dict[str, int]:
         """Trials by state; they sum to those requested."""

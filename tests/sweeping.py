@@ -1,4 +1,4 @@
-"""Sweeps as a user starts them."""
+"""Sweeps as a user starts them, and what trials report."""
 
 import csv
 import os
@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from sweep.study import Report
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,3 +46,9 @@ def wait_for(condition, process, seconds=120):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
+
+
+def report(epoch, val_elbo, kl=0.2, code_gain=1.0):
+    """Of one epoch."""
+    metrics = {"epoch": epoch, "val_elbo": val_elbo, "kl": kl, "code_gain": code_gain}
+    return Report(epoch, [metrics], metrics, 2.5, "here")

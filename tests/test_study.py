@@ -2,19 +2,15 @@
 
 import optuna
 import pytest
+from sweeping import report
 
 from sweep import space
-from sweep.study import Report, read_settings
+from sweep.study import read_settings
 from vae.encoding import DataSpec
 from vae.errors import UserError
 
 MUSIC = DataSpec("roll_onset", 176, 4, 12, 90.5, window=64, longest_song=400, typical_song=200)
 ROWS = DataSpec("real", 5, 1, None, 100.0, window=1, longest_song=1, unit_interval=True)
-
-
-def report(epoch, val_elbo, kl=0.2, code_gain=1.0):
-    metrics = {"epoch": epoch, "val_elbo": val_elbo, "kl": kl, "code_gain": code_gain}
-    return Report(epoch, [metrics], metrics, 2.5, "here")
 
 
 def test_states_always_sum_to_what_was_requested(make_study):
