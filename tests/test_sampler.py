@@ -6,7 +6,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from sweep import space
-from sweep.sampler import RungSampler, comparable, good_count, highest_rung
+from sweep.sampler import RungSampler, comparable, good_count, groups, highest_rung
 from vae.encoding import DataSpec
 
 MUSIC = DataSpec("roll_onset", 176, 4, 12, 90.5, window=64, longest_song=400, typical_song=200)
@@ -107,11 +107,59 @@ def test_a_region_that_fails_is_left():
     assert sum(fails(params) for params in drawn[60:]) < 6
 
 
+def study_of(count):
+    """Random draws of whole and other numbers, some of which depend on another."""
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(0))
+    for _ in range(count):
+        asked = study.ask()
+        draw(asked)
+        asked.set_user_attr("drawn", True)
+        asked.report(-asked.params["rate"], 1)
+        study.tell(asked, state=TrialState.PRUNED)
+    return study
+
+
+def draw(asked):
+    kind = asked.suggest_categorical("kind", ("wide", "deep"))
+    asked.suggest_float("rate", 1e-4, 1.0, log=True)
+    if kind == "wide":
+        asked.suggest_int("width", 64, 1000, step=8)
+    else:
+        asked.suggest_int("depth", 1, 4, log=True)
+
+
 def test_a_trial_whose_draws_were_cut_off_is_not_seen():
-    study = optuna.create_study(direction="maximize", sampler=RungSampler(0))
-    study.ask().suggest_float("x", 0.0, 1.0)
-    sampler = RungSampler(1)
-    assert sampler.infer_relative_search_space(study, study.ask()._cached_frozen_trial) == {}
+    clean, torn = study_of(20), study_of(20)
+    torn.ask().suggest_float("rate", 1e-4, 1.0, log=True)
+    proposals = []
+    for study in (clean, torn):
+        study.sampler = RungSampler(1)
+        asked = study.ask()
+        draw(asked)
+        proposals.append(asked.params)
+    assert proposals[0] == proposals[1]
+
+
+def test_parameters_that_occur_in_the_same_trials_are_drawn_together():
+    found = groups(study_of(20).trials)
+    assert found["kind"] == found["rate"]
+    assert found["kind"].keys() == {"kind", "rate"}
+    assert found["width"].keys() == {"width"}
+    assert found["depth"].keys() == {"depth"}
+
+
+def test_whole_numbers_stay_on_their_grid():
+    study = study_of(20)
+    widths, depths = set(), set()
+    for number in range(20):
+        study.sampler = RungSampler(number)
+        asked = study.ask()
+        widths.add(asked.suggest_int("width", 64, 1000, step=8))
+        depths.add(asked.suggest_int("depth", 1, 4, log=True))
+    assert len(widths) > 1
+    assert all(64 <= width <= 1000 and width % 8 == 0 for width in widths)
+    assert len(depths) > 1
+    assert depths <= {1, 2, 3, 4}
 
 
 def test_equal_seeds_and_studies_give_equal_proposals():
