@@ -1,1 +1,3 @@
 """What the README claims, measured; peers included."""
+
+import vae as vae  # before PyTorch: it says how threads wait

@@ -159,15 +159,19 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
     def _after(self, record: TrialRecord) -> None:
         self._clock.last_trial_ended = time.time()
         self._board.end(record)
+        self.tidy()
+        top = self._study.top(1)
+        if top:
+            self._board.best_so_far(top[0].best["val_elbo"], self._study.tried)
+        self.write()
+
+    def tidy(self) -> None:
+        """Drops the checkpoints of trials that ended, but for the best few."""
         kept = {top.number for top in self._study.top(KEPT_TRIALS)}
         for other in self._study.records.values():
             if other.ended and other.number in self._saved_at and other.number not in kept:
                 self._folder.drop_checkpoints(other.number)
                 del self._saved_at[other.number]
-        top = self._study.top(1)
-        if top:
-            self._board.best_so_far(top[0].best["val_elbo"], self._study.ended)
-        self.write()
 
     def write(self, **further: Any) -> dict[str, Any]:
         """Rewrites `summary.json` and `trials.csv`.

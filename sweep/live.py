@@ -47,7 +47,7 @@ class LiveView:
         self._study, self._rungs, self._slots, self._deadline_in = study, rungs, slots, deadline_in
         self._started = time.monotonic()
         self._drawn = 0.0
-        self._ended_before = self._study.ended
+        self._tried_before = self._study.tried
         self._live = Live(console=Console(), auto_refresh=False) if sys.stdout.isatty() else None
 
     def __enter__(self) -> Self:
@@ -65,12 +65,12 @@ class LiveView:
             self._live.stop()
 
     def time_left(self) -> float | None:
-        """Seconds, by the pace of the trials that ended so far and the time budget; None when unknown."""
-        deadline, ended = self._deadline_in(), self._study.ended - self._ended_before
-        if ended < self._slots:
+        """Seconds, by the pace of the trials so far and the time budget; None when unknown."""
+        deadline, tried = self._deadline_in(), self._study.tried - self._tried_before
+        if tried < self._slots:
             return deadline
-        pace = (time.monotonic() - self._started) / ended
-        by_trials = pace * (self._study.requested - self._study.ended)
+        pace = (time.monotonic() - self._started) / tried
+        by_trials = pace * (self._study.requested - self._study.tried)
         return by_trials if deadline is None else min(deadline, by_trials)
 
     def refresh(self, force: bool = False) -> None:
@@ -96,7 +96,7 @@ class LiveView:
     def _progress(self) -> str:
         epochs = sum(record.epoch for record in self._study.records.values())
         return (
-            f"{duration(time.monotonic() - self._started)}: {self._study.ended}/{self._study.requested} trials ended, "
+            f"{duration(time.monotonic() - self._started)}: {self._study.tried}/{self._study.requested} trials tried, "
             f"{epochs} epochs, {duration(self.time_left())} left"
         )
 

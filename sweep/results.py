@@ -64,7 +64,7 @@ class SweepFolder:
         return len(list(self.path.glob("trials/session-*")))
 
     def _checkpoints(self, number: int) -> Iterator[Path]:
-        return self.trials.glob(f"session-*/{number:05d}/checkpoint_*")
+        return self.trials.glob(f"session-*/{number:05d}-*/checkpoint_*")
 
     def newest_checkpoint(self, number: int) -> Path | None:
         """The whole checkpoint of a trial with the most epochs, or None; absolute, as each trial has its own folder."""

@@ -21,7 +21,7 @@ from sweep.final import finish
 from sweep.live import LiveView, duration
 from sweep.report import Board
 from sweep.results import SweepFolder
-from sweep.scheduler import Asha, rungs
+from sweep.scheduler import KINDS, PROMOTION, Asha, rungs
 from sweep.searcher import StudySearcher
 from sweep.space import fitting_families
 from sweep.stop import Stop
@@ -155,6 +155,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="NATS",
         help=f"that a code must carry a time step (default: {MIN_KL})",
     )
+    search.add_argument(
+        "--scheduler",
+        choices=KINDS,
+        default=PROMOTION,
+        help="what a trial does at a rung that is not among the best: wait to be promoted, or end (default: promotion)",
+    )
     where = parser.add_argument_group("machines")
     where.add_argument("--address", help="of a Ray cluster: auto or HOST:PORT (default: this machine)")
     where.add_argument("--trials-per-gpu", type=int, default=4, metavar="N", help="that share one (default: 4)")
@@ -173,6 +179,7 @@ _FIXED = (
     "max_epochs",
     "epoch_steps",
     "min_kl",
+    "scheduler",
 )
 
 
@@ -203,6 +210,7 @@ def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
         epoch_steps=args.epoch_steps,
         seed=args.seed,
         min_kl=args.min_kl,
+        scheduler=args.scheduler,
     )
 
 
@@ -237,15 +245,16 @@ def _search(
 ) -> None:
     """Runs Ray Tune until the study has no more trials or `stop` says so."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)
+    scheduler = Asha(study, stop.asked)
     trainable = tune.with_parameters(VaeTrial, corpus=corpus, settings=study.settings)
     # Not `Tuner`, which pickles all of this to restore it: here the study's journal does that, and no pickles.
     tune.run(
         tune.with_resources(trainable, resources.per_trial),
-        search_alg=StudySearcher(study, stop.asked, folder.newest_checkpoint),
-        scheduler=Asha(study, stop.asked),
+        search_alg=StudySearcher(scheduler, stop.asked, folder.newest_checkpoint),
+        scheduler=scheduler,
         num_samples=-1,
         reuse_actors=True,
-        trial_dirname_creator=lambda trial: f"{trial.config['number']:05d}",
+        trial_dirname_creator=lambda trial: f"{trial.config['number']:05d}-{trial.config['turn']:05d}",
         storage_path=str(folder.trials.resolve()),
         name=f"session-{folder.session()}",
         stop=stop,
@@ -269,7 +278,7 @@ def _run(args: argparse.Namespace) -> None:
     clock = Clock(started, earlier)
     requested = args.trials or earlier.get("trials", {}).get("requested") or DEFAULT_TRIALS
     study = Study(folder.journal, settings, requested)
-    stop = Stop(args.time_budget, args.patience, clock, lambda: study.ended / study.requested)
+    stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / study.requested)
     train, spec = corpus.splits["train"], corpus.spec
     moments = moments_of(train, spec)
     baseline = {
@@ -293,6 +302,7 @@ def _run(args: argparse.Namespace) -> None:
     for record in study.records.values():
         record.state = "paused" if record.state in ("running", "pending") else record.state
     torch.set_num_threads(os.cpu_count() or 1)
+    callback.tidy()
     finish(callback, folder, corpus, board, settings.min_kl)
     if stop.impatient:
         _say(f"nothing better in the last {args.patience:.3g} of the budget (--patience)")

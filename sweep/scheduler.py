@@ -1,8 +1,12 @@
-"""ASHA: asynchronous successive halving (Li et al. 2020), the stopping kind.
+"""ASHA: asynchronous successive halving (Li et al. 2020).
 
-Trials compete at rungs, epochs grace_period * eta^k. One goes on if it is in the best 1/eta of all that have reached
-the rung so far; the first points, which have nobody to be compared with yet, are not judged before the second. Values
-are recorded exactly at rungs, because trials report there (see `sweep.trial`).
+Trials compete at rungs, epochs grace_period * eta^k. Values are recorded exactly there, because trials report there
+(see `sweep.trial`). Of two kinds:
+
+- promotion: a trial that comes to a rung goes on if it is in the best 1/eta of all that have been there. Else it
+  waits, with its checkpoint, and whoever is free first takes the best that waits and has come to be in the best 1/eta;
+- stopping: a trial that is not in the best 1/eta when it comes ends. The first to come is, whatever its worth. The
+  first points, which have nobody to be compared with yet, are not judged before the second rung.
 """
 
 from collections.abc import Callable
@@ -12,9 +16,14 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweep import space
-from sweep.study import Report, Study
+from sweep.study import Report, Study, TrialRecord
 
 REDUCTION_FACTOR = 3
+PROMOTION, STOPPING = "promotion", "stopping"
+KINDS = (PROMOTION, STOPPING)
+MOST_WAITING = 16
+"""At a rung, each with a checkpoint on disk. A rung's quota grows by one with every third arrival, so that the 17th
+that waits could be promoted only if dozens that come after it were all worse."""
 
 
 def rungs(max_epochs: int, grace_period: int = 1, eta: int = REDUCTION_FACTOR) -> tuple[int, ...]:
@@ -41,10 +50,10 @@ def validates(epoch: int, at_rungs: tuple[int, ...]) -> bool:
 
 
 class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
-    """Decides on each report whether a trial goes on.
+    """Decides on each report whether a trial goes on, and which trial runs next.
 
     Args:
-        study: takes in every report and every end.
+        study: takes in every report and every end; its settings name the kind.
         stopping: whether the sweep is asked to stop; then every trial stops at its next report, resumable.
     """
 
@@ -53,37 +62,90 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
         self.study = study
         self.rungs = rungs(study.settings.max_epochs)
         self._stopping = stopping
+        self._promotes = study.settings.scheduler == PROMOTION
         self._first = len(space.first_points(study.settings.task))
 
+    def next(self) -> TrialRecord | None:
+        """The trial to run next: one that was cut off, or is promoted, or is new; None if there is none now."""
+        if self._stopping():
+            return None
+        return self.study.cut_off() or self._promoted() or self.study.ask(self.rungs[0] if self._promotes else None)
+
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Records the report; CONTINUE or STOP."""
+        """Records the report; CONTINUE or STOP. A trial that waits is stopped for Ray, and comes as another later."""
         del tune_controller
         number, report = trial.config["number"], result["report"]
         end = self.judge(number, report)
-        if end is not None:
-            self.study.finish(number, end, report.failure)
-            return str(TrialScheduler.STOP)
-        if self._stopping():
+        if end is None and not self._stopping():
+            return str(TrialScheduler.CONTINUE)
+        if end is None:
             self.study.records[number].state = "paused"
-            return str(TrialScheduler.STOP)
-        return str(TrialScheduler.CONTINUE)
+        elif end != "paused":  # that it is only once its checkpoint is on disk, see `sweep.searcher`
+            self.study.finish(number, end, report.failure)
+        return str(TrialScheduler.STOP)
 
     def judge(self, number: int, report: Report) -> str | None:
-        """Takes in a report; how the trial ends by it, or None if it goes on."""
+        """Takes in a report; how the trial ends by it, "paused" if it waits, or None if it goes on."""
         rung = report.epoch in self.rungs and report.failure is None
         self.study.report(number, report, rung)
         if report.failure is not None:
             return "failed"
         if report.epoch >= self.rungs[-1]:
             return "completed"
-        early = number < self._first and report.epoch == self.rungs[0]
-        if rung and not early and not survives(self._value(number, report.epoch), self._others(number, report.epoch)):
+        if not rung:
+            return None
+        return self._at_rung(self.study.records[number]) if self._promotes else self._survival(number, report.epoch)
+
+    def _survival(self, number: int, epoch: int) -> str | None:
+        early = number < self._first and epoch == self.rungs[0]
+        others = self._values(epoch)
+        others.remove(value := self.study.records[number].values[epoch])
+        return None if early or survives(value, others) else "stopped"
+
+    def _at_rung(self, record: TrialRecord) -> str | None:
+        if record.epoch < record.goal:  # it had been here when it was cut off
+            return None
+        if self._earns_promotion(record):
+            self._promote(record)
+            return None
+        return self._queue(record)
+
+    def _queue(self, record: TrialRecord) -> str:
+        """Lets a trial wait; of too many that wait at a rung the last ends."""
+        waiting = [*self._waiting(record.epoch), record]
+        last = min(waiting, key=lambda other: (other.values[record.epoch], -other.turn))
+        if len(waiting) <= MOST_WAITING:
+            return "paused"
+        if last is record:
             return "stopped"
+        self.study.finish(last.number, "stopped")
+        return "paused"
+
+    def _promoted(self) -> TrialRecord | None:
+        """The best of the highest rung where one that waits has earned promotion."""
+        for epoch in reversed(self.rungs[:-1] if self._promotes else ()):
+            waiting = self._waiting(epoch)
+            best = max(waiting, key=lambda record: (record.values[epoch], -record.turn), default=None)
+            if best is not None and self._earns_promotion(best):
+                return self._promote(best)
         return None
 
-    def _value(self, number: int, epoch: int) -> float:
-        return self.study.records[number].values[epoch]
+    def _promote(self, record: TrialRecord) -> TrialRecord:
+        return self.study.promote(record.number, self.rungs[self.rungs.index(record.epoch) + 1])
 
-    def _others(self, number: int, epoch: int) -> list[float]:
-        records = self.study.records.values()
-        return [r.values[epoch] for r in records if r.number != number and epoch in r.values]
+    def _waiting(self, epoch: int) -> list[TrialRecord]:
+        return [record for record in self.study.records.values() if record.waits and record.epoch == epoch]
+
+    def _earns_promotion(self, record: TrialRecord) -> bool:
+        values = self._values(record.epoch)
+        better = sum(other > record.values[record.epoch] for other in values)
+        return better < len(values) // REDUCTION_FACTOR
+
+    def _values(self, epoch: int) -> list[float]:
+        return [record.values[epoch] for record in self.study.records.values() if epoch in record.values]
+
+    def settle(self) -> None:
+        """Ends the trials that wait, when nothing is left that could promote them."""
+        for record in self.study.records.values():
+            if record.waits:
+                self.study.finish(record.number, "stopped")

@@ -6,50 +6,65 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from sweep.study import Study, TrialRecord
+from sweep.scheduler import Asha
+from sweep.study import TrialRecord
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete types
-    """Hands out trials of a study; how they end is told by the scheduler, errors excepted.
+    """Hands out the trials that the scheduler wants run next, a trial of Ray's for each stay between rungs.
+
+    How they end is told by the scheduler, errors excepted.
 
     Args:
-        study: proposes and records.
+        scheduler: says which trial is next.
         stopping: whether the sweep is asked to stop; then nothing more is proposed.
-        newest_checkpoint: of a trial that an earlier process began, or None.
+        newest_checkpoint: of a trial that was begun before, or None.
     """
 
     def __init__(
         self,
-        study: Study,
+        scheduler: Asha,
         stopping: Callable[[], bool],
         newest_checkpoint: Callable[[int], Path | None],
     ) -> None:
         super().__init__()
-        self._study, self._stopping, self._newest_checkpoint = study, stopping, newest_checkpoint
+        self._scheduler, self._stopping, self._newest_checkpoint = scheduler, stopping, newest_checkpoint
+        self._study = scheduler.study
         self._numbers: dict[str, int] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The config of the next trial, or FINISHED."""
-        record = None if self._stopping() else self._study.ask()
-        if record is None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The config of the next trial; None while one that runs may bring more, then FINISHED."""
+        record = self._scheduler.next()
+        if record is not None:
+            self._numbers[trial_id] = record.number
+            return self._config(record)
+        if self._stopping():
             return str(Searcher.FINISHED)
-        self._numbers[trial_id] = record.number
-        return self._config(record)
+        if self._numbers:
+            return None
+        self._scheduler.settle()
+        return str(Searcher.FINISHED)
 
     def _config(self, record: TrialRecord) -> dict[str, Any]:
         found = self._newest_checkpoint(record.number) if record.state == "paused" else None
+        record.state = "pending"
         return {
             "number": record.number,
+            "turn": record.turn,
             "params": record.params,
             "checkpoint": None if found is None else str(found),
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Records a trial that Ray gave up on."""
+        """Records a trial that Ray gave up on, or that is put off; its checkpoint is on disk now."""
         del result
-        number = self._numbers.pop(trial_id)
-        if error and not self._study.records[number].ended:
-            self._study.finish(number, "failed", "crashed; see error.txt in its folder under trials/")
+        record = self._study.records[self._numbers.pop(trial_id)]
+        if record.ended:
+            return
+        if error:
+            self._study.finish(record.number, "failed", "crashed; see error.txt in its folder under trials/")
+        else:
+            record.state = "paused"
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study's journal is always on disk."""

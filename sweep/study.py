@@ -52,15 +52,22 @@ class TrialRecord:
     node: str = ""
     failure: str | None = None
     values: dict[int, float] = field(default_factory=dict)  # rank value at each rung
+    goal: int = 0  # epochs to train before it competes again
+    turn: int = 0  # when it was handed out last, counted
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will be trained."""
         return self.state in _ENDS
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has been to a rung, and goes on only if it comes to be among the best there."""
+        return self.state == "paused" and self.epoch >= self.goal
+
     def kept(self) -> dict[str, Any]:
         """What the journal keeps beside params and rung values."""
-        names = ("epoch", "last", "best", "train_seconds", "node", "failure", "params")
+        names = ("epoch", "last", "best", "train_seconds", "node", "failure", "params", "goal", "turn")
         return {name: getattr(self, name) for name in names}
 
 
@@ -77,6 +84,7 @@ class Settings:
     epoch_steps: int
     seed: int
     min_kl: float
+    scheduler: str = "promotion"
 
     @property
     def task(self) -> space.Task:
@@ -106,8 +114,9 @@ class Study:
             direction="maximize",
             load_if_exists=True,
         )
+        self._turns = 0
         self._live: dict[int, optuna.trial.Trial] = {}
-        self._unfinished: list[int] = []
+        self._cut_off: list[int] = []
         if new:
             self._begin(points)
         else:
@@ -133,21 +142,36 @@ class Study:
                 continue
             record = TrialRecord(frozen.number, state=state, values=dict(frozen.intermediate_values), **kept)
             self.records[frozen.number] = record
-            if state == "paused":
-                self._unfinished.append(frozen.number)
+        cut_off = [record for record in self.records.values() if record.state == "paused" and not record.waits]
+        self._cut_off = [record.number for record in sorted(cut_off, key=lambda record: record.turn)]
+        self._turns = max((record.turn for record in self.records.values()), default=0)
 
-    def ask(self) -> TrialRecord | None:
-        """The next trial to run: first those that were cut off, then new ones; None when there are no more."""
-        if self._unfinished:
-            return self.records[self._unfinished.pop(0)]
+    def cut_off(self) -> TrialRecord | None:
+        """The next of the trials that an earlier process left in training, in the order in which it began them."""
+        return self.records[self._cut_off.pop(0)] if self._cut_off else None
+
+    def ask(self, goal: int | None = None) -> TrialRecord | None:
+        """A new trial, to be trained for `goal` epochs before it competes (None: all); None when there are no more."""
         if len(self.records) >= self.requested:
             return None
         self._optuna.sampler = self._sampler(len(self.records))
         trial = self._optuna.ask()
-        record = TrialRecord(trial.number, space.suggest(trial, self.settings.task))
+        self._turns += 1
+        params, goal = space.suggest(trial, self.settings.task), goal or self.settings.max_epochs
+        record = TrialRecord(trial.number, params, goal=goal, turn=self._turns)
         self._live[trial.number] = trial
         self.records[trial.number] = record
         trial.set_user_attr("record", record.kept())
+        return record
+
+    def promote(self, number: int, goal: int) -> TrialRecord:
+        """Lets a trial go on to `goal` epochs."""
+        record = self.records[number]
+        if record.waits:
+            self._turns += 1
+            record.turn = self._turns
+        record.goal = goal
+        self._trial(number).set_user_attr("record", record.kept())
         return record
 
     def report(self, number: int, report: Report, rung: bool) -> None:
@@ -158,10 +182,10 @@ class Study:
         scored = [metrics for metrics in report.curve if "val_elbo" in metrics]
         record.last = scored[-1] if scored else record.last
         if rung:
-            value = rank_value(record.last, self.settings.min_kl)
-            record.values[report.epoch] = value
             trial = self._trial(number)
-            trial.report(value, report.epoch)
+            if report.epoch not in record.values:  # else it had been here before it was cut off
+                record.values[report.epoch] = rank_value(record.last, self.settings.min_kl)
+                trial.report(record.values[report.epoch], report.epoch)
             trial.set_user_attr("record", record.kept())
 
     def finish(self, number: int, state: str, failure: str | None = None) -> None:
@@ -190,9 +214,9 @@ class Study:
         return sorted(ranked, key=lambda record: self.rank_key(record.best), reverse=True)[:count]
 
     @property
-    def ended(self) -> int:
-        """Trials of which nothing more will be trained."""
-        return sum(record.ended for record in self.records.values())
+    def tried(self) -> int:
+        """Trials that have ended, or wait."""
+        return sum(record.ended or record.waits for record in self.records.values())
 
     def counts(self) -> dict[str, int]:
         """Trials by state; they sum to those requested."""

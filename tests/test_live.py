@@ -30,7 +30,7 @@ def test_without_a_terminal_it_says_plain_lines_with_the_best_so_far(study, caps
     with LiveView(study, (1, 3), 2, lambda: None):
         pass
     line = capsys.readouterr().out
-    assert "2/10 trials ended, 4 epochs" in line
+    assert "2/10 trials tried, 4 epochs" in line
     assert "best trial 0" in line
     assert "val_elbo -5.000 kl 0.200 at epoch 1" in line
 

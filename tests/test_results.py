@@ -15,7 +15,7 @@ def folder(tmp_path):
 
 
 def write_checkpoint(folder, session, number, index, epochs):
-    path = folder.trials / f"session-{session}" / f"{number:05d}" / f"checkpoint_{index:06d}"
+    path = folder.trials / f"session-{session}" / f"{number:05d}-00003" / f"checkpoint_{index:06d}"
     path.mkdir(parents=True)
     trainer = make_trainer()
     for _ in range(epochs):

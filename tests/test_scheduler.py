@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweep.scheduler import Asha, rungs, survives
+from sweep.scheduler import MOST_WAITING, STOPPING, Asha, rungs, survives
 from sweep.study import Report
 
 
@@ -36,10 +36,23 @@ def report(epoch, val_elbo, kl=0.2, failure=None):
 
 @pytest.fixture
 def asha(make_study):
-    study = make_study(trials=20)
+    study = make_study(trials=20, scheduler=STOPPING)
     for _ in range(6):
         study.ask()
     return Asha(study, lambda: False)
+
+
+@pytest.fixture
+def promoting(make_study):
+    return Asha(make_study(trials=60), lambda: False)
+
+
+def run_to(asha, epoch, val_elbo):
+    """The next trial runs to a rung; its number, and how it ended there."""
+    record = asha.next()
+    end = asha.judge(record.number, report(epoch, val_elbo))
+    record.state = end or "running"
+    return record.number, end
 
 
 def test_a_trial_goes_on_between_rungs_whatever_its_value(asha):
@@ -74,3 +87,60 @@ def test_a_failure_ends_a_trial_at_once_and_leaves_no_value(asha):
     assert asha.judge(0, report(1, -5.0, failure="diverged in epoch 2")) == "failed"
     assert asha.study.records[0].values == {}
     assert asha.judge(2, report(1, -900.0)) is None  # nothing to compare with
+
+
+def test_the_first_to_come_to_a_rung_wait_for_others(promoting):
+    assert [run_to(promoting, 1, value) for value in (-5.0, -6.0)] == [(0, "paused"), (1, "paused")]
+
+
+def test_one_of_the_best_third_goes_on_at_once(promoting):
+    for value in (-5.0, -6.0):
+        run_to(promoting, 1, value)
+    assert run_to(promoting, 1, -4.0) == (2, None)
+    assert promoting.study.records[2].goal == 3
+
+
+def test_who_waits_is_promoted_once_enough_have_come(promoting):
+    for value in (-5.0, -6.0, -7.0):
+        run_to(promoting, 1, value)
+    record = promoting.next()
+    assert (record.number, record.goal) == (0, 3)
+    assert promoting.next().number == 3  # only one in three
+
+
+def test_the_highest_rung_is_promoted_from_first(promoting):
+    for at_three in (-2.0, -3.0, -4.0):
+        for value in (-5.0, -6.0, -7.0):
+            run_to(promoting, 1, value)
+        run_to(promoting, 3, at_three)
+    waiting = [record for record in promoting.study.records.values() if record.waits]
+    assert sorted(record.epoch for record in waiting) == [1, 1, 1, 1, 1, 1, 3, 3, 3]
+    assert promoting.next().goal == 9
+
+
+def test_a_trial_cut_off_runs_to_its_goal_before_it_is_judged_again(promoting, make_study):
+    for value in (-5.0, -6.0, -7.0):
+        run_to(promoting, 1, value)
+    assert promoting.next().number == 0
+    again = Asha(make_study(trials=60), lambda: False)
+    assert again.next().number == 0
+    assert again.judge(0, report(1, -5.0)) is None
+    assert again.judge(0, report(3, -4.0)) == "paused"
+
+
+def test_of_too_many_that_wait_the_worst_ends(promoting):
+    """More are new than can be promoted: each is worse than the one before."""
+    for number in range(60):
+        record = promoting.study.ask(goal=1)
+        record.state = promoting.judge(number, report(1, -float(number))) or "running"
+    counts = promoting.study.counts()
+    assert counts["paused"] == MOST_WAITING
+    assert counts["stopped"] == 60 - MOST_WAITING
+    assert [n for n, record in promoting.study.records.items() if record.waits] == list(range(MOST_WAITING))
+
+
+def test_who_waits_in_vain_is_stopped_at_the_end(promoting):
+    for value in (-5.0, -6.0):
+        run_to(promoting, 1, value)
+    promoting.settle()
+    assert [promoting.study.records[number].state for number in (0, 1)] == ["stopped", "stopped"]

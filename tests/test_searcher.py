@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from ray.tune.search import Searcher
+from sweeping import report
 
+from sweep.scheduler import Asha
 from sweep.searcher import StudySearcher
 from sweep.study import Report
 
@@ -18,7 +20,8 @@ def stopping():
 def searcher_of(make_study, stopping):
     def make(trials=3):
         study = make_study(trials)
-        return study, StudySearcher(study, lambda: bool(stopping), lambda number: Path(f"checkpoint-{number}"))
+        asha = Asha(study, lambda: bool(stopping))
+        return study, StudySearcher(asha, lambda: bool(stopping), lambda number: Path(f"checkpoint-{number}"))
 
     return make
 
@@ -29,7 +32,29 @@ def test_it_hands_out_numbers_and_params_until_there_are_no_more(searcher_of):
     assert [config["number"] for config in configs] == [0, 1]
     assert [config["params"] for config in configs] == [study.records[0].params, study.records[1].params]
     assert all(config["checkpoint"] is None for config in configs)
-    assert searcher.suggest("c") == Searcher.FINISHED
+    assert searcher.suggest("c") is None  # they may be promoted
+
+
+def test_a_trial_that_waits_is_handed_out_again_once_it_is_saved_and_promoted(searcher_of):
+    _, searcher = searcher_of(trials=3)
+    for name, value in zip("abc", (-5.0, -6.0, -7.0), strict=True):
+        number = searcher.suggest(name)["number"]
+        searcher._scheduler.judge(number, report(1, value))
+    assert searcher.suggest("d") is None
+    searcher.on_trial_complete("b")
+    assert searcher.suggest("d") is None
+    searcher.on_trial_complete("a")
+    config = searcher.suggest("d")
+    assert (config["number"], config["turn"], config["checkpoint"]) == (0, 4, "checkpoint-0")
+
+
+def test_those_that_wait_are_stopped_when_nothing_else_can_come(searcher_of):
+    study, searcher = searcher_of(trials=1)
+    searcher.suggest("a")
+    searcher._scheduler.judge(0, report(1, -5.0))
+    searcher.on_trial_complete("a")
+    assert searcher.suggest("b") == Searcher.FINISHED
+    assert study.records[0].state == "stopped"
 
 
 def test_nothing_is_proposed_once_the_sweep_is_asked_to_stop(searcher_of, stopping):
@@ -51,7 +76,7 @@ def test_a_crash_is_a_failure_and_no_crash_is_none(searcher_of):
         searcher.suggest(name)
     searcher.on_trial_complete("a", error=True)
     searcher.on_trial_complete("b")
-    assert (study.records[0].state, study.records[1].state) == ("failed", "pending")
+    assert (study.records[0].state, study.records[1].state) == ("failed", "paused")
     assert "crashed" in study.records[0].failure
 
 

@@ -55,13 +55,33 @@ def test_a_study_read_back_knows_what_it_knew(make_study):
     assert again.records[1].values == {1: -6.0}
 
 
-def test_cut_off_trials_come_first_and_new_ones_after(make_study):
+def test_cut_off_trials_are_had_back_and_new_ones_asked_for(make_study):
     study = make_study(trials=3)
     cut_off = [study.ask().params for _ in range(2)]
     again = make_study(trials=3)
-    assert [again.ask().params for _ in range(2)] == cut_off
+    assert [again.cut_off().params for _ in range(2)] == cut_off
+    assert again.cut_off() is None
     assert again.ask().number == 2
     assert again.ask() is None
+
+
+def test_cut_off_trials_come_in_the_order_in_which_they_were_handed_out(make_study):
+    """A promoted one after the new ones that were begun before it, and one that waited is not cut off."""
+    study = make_study(trials=4)
+    for number in range(3):
+        study.ask(goal=1)
+        study.report(number, report(1, -5.0), rung=True)
+    for number in (1, 0):
+        study.records[number].state = "paused"
+    study.ask(goal=1)
+    study.promote(0, goal=3)
+    study.records[0].state = "running"
+    again = make_study(trials=4)
+    assert again.records[1].waits
+    assert again.records[2].waits
+    assert [again.cut_off().number for _ in range(2)] == [3, 0]
+    assert again.cut_off() is None
+    assert again.promote(1, goal=3).turn == 6
 
 
 def test_a_resumed_study_proposes_what_an_uninterrupted_one_would(make_study, tmp_path):
