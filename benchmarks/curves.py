@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,14 @@ from sweep.scheduler import rungs, validates
 from vae.config import Config
 from vae.corpus import Corpus, load_corpus, read_saved, save_corpus
 from vae.device import default_device
+from vae.encoding import DataSpec
 from vae.errors import UserError, exit_code
 from vae.files import write_atomically
 from vae.train import MAX_EPOCHS, MIN_KL, DivergedError, Trainer, TrainingData
 
 CURVES = ROOT / "benchmarks" / "curves"
 _SHARD = 50  # curves in a file, which is written anew for each
+_TASK = "task.json"
 _METRICS = ("val_elbo", "kl", "code_gain")
 
 
@@ -110,6 +113,18 @@ def write_curves(folder: Path, curves: list[dict[str, Any]]) -> None:
             write_atomically(path, packed)
 
 
+def write_task(folder: Path, task: space.Task) -> None:
+    """Keeps the space that the configurations were drawn from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / _TASK, (json.dumps(asdict(task), indent=2) + "\n").encode())
+
+
+def read_task(folder: Path) -> space.Task:
+    """The space that `write_task` kept."""
+    kept = json.loads((folder / _TASK).read_text())
+    return space.Task(**{**kept, "families": tuple(kept["families"]), "spec": DataSpec(**kept["spec"])})
+
+
 def trainer_revision() -> str:
     """The last commit that changed the models, the trainer or the space."""
     return git("log", "-1", "--format=%h", "--", "vae", "sweep/space.py")
@@ -124,7 +139,9 @@ def record(args: argparse.Namespace) -> None:
     origin = {"revision": trainer_revision(), "epoch_steps": args.epoch_steps, "machine": machine()["processor"]}
     with tempfile.TemporaryDirectory(prefix="curves-") as scratch:
         saved = Path(scratch) / "corpus.npz"
-        save_corpus(load_corpus(args.data, None, None, args.steps_per_bar), saved)
+        corpus = load_corpus(args.data, None, None, args.steps_per_bar)
+        save_corpus(corpus, saved)
+        write_task(folder, task_of(corpus, args.epoch_steps))
         jobs = [(number, seed, saved, args.epoch_steps) for number, seed in wanted]
         for made in _in_parallel(jobs, args.workers, 60.0 * args.minutes):
             curves.append({**made, **origin})

@@ -1,0 +1,126 @@
+"""Learning curves of configurations that were never trained, by what was recorded of others (`benchmarks.curves`).
+
+A forest of randomised trees (Geurts et al. 2006) maps hyperparameters to whole curves: the ELBO, the KL, the code gain
+and the seconds of each scored epoch. What the mean of trees smooths away comes back as noise: the difference between
+two seeds of one configuration, where those were recorded. How well it ranks configurations that it has not seen is
+measured by cross-validation, at each rung.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import spearmanr
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.model_selection import KFold
+
+from sweep.replay import Curve, Point
+from sweep.scheduler import rungs, validates
+from vae.ranking import rank_value
+from vae.train import MAX_EPOCHS, MIN_KL
+
+Array = npt.NDArray[np.float64]
+EPOCHS = tuple(e for e in range(1, MAX_EPOCHS + 1) if validates(e, rungs(MAX_EPOCHS)))
+_METRICS = ("val_elbo", "kl", "code_gain")
+_FOLDS = 10
+_FAILS = 0.5  # share of trees that must say so
+
+
+def _vector(curve: dict[str, Any]) -> Array:
+    """A recorded curve as [metrics x epochs, and seconds between epochs]; KL and seconds by their logarithms."""
+    rows = np.array(curve["epochs"], dtype=float)
+    elbo, kl, gain = rows[:, 2], np.log(np.maximum(rows[:, 3], 1e-4)), np.arcsinh(10.0 * rows[:, 4])
+    return np.concatenate([elbo, kl, gain, np.log(np.maximum(np.diff(rows[:, 1], prepend=0.0), 1e-3))])
+
+
+def _curve(vector: Array) -> Curve:
+    """The inverse of `_vector`."""
+    elbo, kl, gain, seconds = np.split(vector, 4)
+    columns = zip(elbo, np.exp(kl), np.sinh(gain) / 10.0, strict=True)
+    spent = np.cumsum(np.exp(seconds))
+    points = [dict(zip(_METRICS, map(float, row), strict=True)) for row in columns]
+    return Curve(tuple(Point(e, float(s), m) for e, s, m in zip(EPOCHS, spent, points, strict=True)))
+
+
+class Surrogate:
+    """Curves for any configuration.
+
+    Args:
+        curves: as recorded, all of one data set and one epoch length.
+        seed: of the forest.
+        trees: in the forest.
+    """
+
+    def __init__(self, curves: list[dict[str, Any]], seed: int = 0, trees: int = 200) -> None:
+        self._vectorizer, self._seed, self._trees = DictVectorizer(sparse=False), seed, trees
+        self._whole = [c for c in curves if c["failure"] is None and c["seed"] == 0]
+        self._features = self._vectorizer.fit_transform([c["params"] for c in curves if c["seed"] == 0])
+        self._failed = np.array([c["failure"] is not None for c in curves if c["seed"] == 0], dtype=float)
+        self._vectors = np.stack([_vector(curve) for curve in self._whole])
+        self._known = {_key(curve["params"]): self._vectors[i] for i, curve in enumerate(self._whole)}
+        self.noise = _noise(curves)
+        whole = self._features[self._failed == 0.0]
+        self._forest = self._fit(whole, self._vectors)
+        self._failures = self._fit(self._features, self._failed) if self._failed.any() else None
+
+    def _fit(self, features: Array, targets: Array) -> ExtraTreesRegressor:
+        forest = ExtraTreesRegressor(self._trees, min_samples_leaf=1, max_features=0.5, random_state=self._seed)
+        return forest.fit(features, targets)
+
+    def curve(self, params: dict[str, Any], seed: int = 0) -> Curve:
+        """The curve of a configuration; that recorded, if it was. The seed draws the noise."""
+        key = _key(params)
+        if key in self._known:
+            return _curve(self._known[key])
+        features = self._vectorizer.transform([params])
+        if self._failures is not None and self._failures.predict(features)[0] > _FAILS:
+            return Curve((), "failed, as configurations like it did")
+        return _curve(self._forest.predict(features)[0] + self._draw(key, seed))
+
+    def _draw(self, key: str, seed: int) -> Array:
+        if not len(self.noise):
+            return np.zeros(self._vectors.shape[1])
+        digest = hashlib.sha256(f"{seed} {key}".encode()).digest()
+        generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        return self.noise[generator.integers(len(self.noise))] * generator.choice((-1.0, 1.0))
+
+    def rank_correlations(self) -> dict[int, float]:
+        """Spearman's, between true and predicted rank values at each rung, of configurations held out in turn."""
+        features, predicted = self._features[self._failed == 0.0], np.empty_like(self._vectors)
+        for fit, held_out in KFold(_FOLDS, shuffle=True, random_state=self._seed).split(features):
+            predicted[held_out] = self._fit(features[fit], self._vectors[fit]).predict(features[held_out])
+        return {
+            epoch: float(spearmanr(_values(self._vectors, epoch), _values(predicted, epoch)).statistic)
+            for epoch in rungs(MAX_EPOCHS)
+        }
+
+
+def _key(params: dict[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)
+
+
+def _values(vectors: Array, epoch: int) -> list[float]:
+    """Rank values at an epoch."""
+    points = [_curve(vector).points[EPOCHS.index(epoch)] for vector in vectors]
+    return [rank_value(point.metrics, MIN_KL) for point in points]
+
+
+def _noise(curves: list[dict[str, Any]]) -> Array:
+    """What a seed adds to the mean of its configuration, in every metric of every epoch; seconds have none."""
+    seeds: dict[int, list[Array]] = {}
+    for curve in curves:
+        if curve["failure"] is None:
+            seeds.setdefault(curve["number"], []).append(_vector(curve))
+    parts = []
+    for vectors in seeds.values():
+        if len(vectors) > 1:
+            spread = np.stack(vectors) - np.mean(vectors, axis=0)
+            parts.append(spread * np.sqrt(len(vectors) / (len(vectors) - 1)))
+    if not parts:
+        return np.empty((0, 4 * len(EPOCHS)))
+    noise = np.concatenate(parts)
+    noise[:, 3 * len(EPOCHS) :] = 0.0
+    return noise

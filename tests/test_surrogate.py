@@ -1,0 +1,58 @@
+"""Curves of configurations that were never trained."""
+
+import numpy as np
+import pytest
+
+from benchmarks.surrogate import EPOCHS, Surrogate
+
+pytestmark = pytest.mark.filterwarnings("default::FutureWarning")
+
+
+def recorded(number, seed=0, failure=None):
+    """A curve whose worth depends on the learning rate, and a little on the seed."""
+    rate = 10.0 ** np.random.default_rng(number).uniform(-4, -2)
+    family = ("dense", "recurrent")[number % 2]
+    height = -5.0 - abs(np.log10(rate) + 3.0) - (family == "dense") + 0.01 * seed
+    epochs = [[e, 2.0 * e, height - 2.0 / e, 0.12, 0.3] for e in EPOCHS]
+    params = {"family": family, "learning_rate": rate}
+    return {
+        "number": number,
+        "seed": seed,
+        "params": params,
+        "epochs": epochs if failure is None else [],
+        "failure": failure,
+    }
+
+
+def test_a_recorded_configuration_has_its_own_curve():
+    curves = [recorded(number) for number in range(12)]
+    curve = Surrogate(curves, trees=30).curve(curves[3]["params"])
+    assert [point.epoch for point in curve.points] == list(EPOCHS)
+    for point, (_, seconds, elbo, kl, gain) in zip(curve.points, curves[3]["epochs"], strict=True):
+        found = (point.seconds, *(point.metrics[name] for name in ("val_elbo", "kl", "code_gain")))
+        assert found == pytest.approx((seconds, elbo, kl, gain), rel=1e-9)
+
+
+def test_others_lie_near_those_that_are_like_them():
+    surrogate = Surrogate([recorded(number) for number in range(60)], trees=30)
+    good, bad = (surrogate.curve({"family": "recurrent", "learning_rate": rate}) for rate in (1.01e-3, 1.05e-4))
+    assert good.points[-1].metrics["val_elbo"] > bad.points[-1].metrics["val_elbo"] + 0.3
+    assert all(value > 0.8 for value in surrogate.rank_correlations().values())
+
+
+def test_noise_is_what_seeds_differ_by_and_the_same_for_the_same_seed():
+    curves = [recorded(number) for number in range(20)] + [recorded(number, seed=1) for number in range(5)]
+    surrogate, params = Surrogate(curves, trees=30), {"family": "dense", "learning_rate": 2e-3}
+    finals = [surrogate.curve(params, seed).points[-1].metrics["val_elbo"] for seed in (1, 1, 2, 3, 4, 5)]
+    assert finals[0] == finals[1]
+    assert 0.001 < np.ptp(finals) < 0.03  # half of 0.01 each way, times the root of two
+
+
+def test_a_region_that_failed_fails():
+    def failing(number):
+        curve = recorded(number)
+        return recorded(number, failure="diverged") if curve["params"]["learning_rate"] > 3e-3 else curve
+
+    surrogate = Surrogate([failing(number) for number in range(60)], trees=30)
+    assert surrogate.curve({"family": "dense", "learning_rate": 8e-3}).failure is not None
+    assert surrogate.curve({"family": "dense", "learning_rate": 5e-4}).failure is None
