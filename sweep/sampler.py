@@ -55,7 +55,7 @@ def comparable(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
     return [_at_rung(trial, rung) for trial in (*good, *others)]
 
 
-def _is_drawn(trial: FrozenTrial) -> bool:
+def is_drawn(trial: FrozenTrial) -> bool:
     """Whether its parameters are whole: it does not wait to be drawn, and no crash came in between."""
     return trial.state != TrialState.WAITING and bool(trial.user_attrs)
 
@@ -135,17 +135,20 @@ def _on_grid(value: Any, distribution: BaseDistribution) -> Any:
 
 
 class RungSampler(BaseSampler):
-    """Proposes one trial; seeded, and made anew for each.
+    """Proposes by given trials; a generator of its own makes each proposal another.
 
     Parameters of the space that depend on others are drawn when they are asked for, and jointly with those that are
     there whenever they are. Optuna's own `group=True` draws them beforehand, for every family of models.
 
     Args:
-        seed: of the proposal.
+        trials: that were drawn so far; those of the study it draws for are not looked at.
+        seed: of the proposals.
     """
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, trials: Sequence[FrozenTrial], seed: int) -> None:
+        seen = comparable(trials, seed)
+        self._seen, self._groups = _Seen(seen), groups(seen)
+        self._drawn: dict[str, Any] = {}
         # No liar is needed: those that run are among those seen.
         self._tpe = TPESampler(
             seed=seed,
@@ -153,17 +156,11 @@ class RungSampler(BaseSampler):
             constant_liar=False,
             n_ei_candidates=_CANDIDATES,
         )
-        self._seen = _Seen([])
-        self._groups: dict[str, dict[str, BaseDistribution]] = {}
-        self._drawn: dict[str, Any] = {}
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Looks at the study as it is now; no parameter is drawn yet."""
-        others = [
-            other for other in study.get_trials(deepcopy=False) if _is_drawn(other) and other.number != trial.number
-        ]
-        seen = comparable(others, self._seed)
-        self._seen, self._groups, self._drawn = _Seen(seen), groups(seen), {}
+        """A trial begins; no parameter is drawn yet."""
+        del study, trial
+        self._drawn = {}
         return {}
 
     def sample_relative(

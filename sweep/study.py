@@ -16,7 +16,8 @@ from optuna.trial import TrialState
 
 from sweep import space
 from sweep.journal import mend
-from sweep.sampler import RungSampler
+from sweep.proposal import Given, propose
+from sweep.sampler import RungSampler, is_drawn
 from vae.encoding import DataSpec
 from vae.errors import UserError
 from vae.ranking import rank_key, rank_value
@@ -122,10 +123,6 @@ class Study:
         else:
             self._read_back()
 
-    def _sampler(self, number: int) -> RungSampler:
-        """Seeded by the trial: a resumed sweep neither repeats its first draws nor departs from its course."""
-        return RungSampler((self.settings.seed * 1_000_003 + number) % 2**32)
-
     def _begin(self, points: list[dict[str, Any]]) -> None:
         self._optuna.set_user_attr("settings", asdict(self.settings))
         for point in points:
@@ -154,15 +151,27 @@ class Study:
         """A new trial, to be trained for `goal` epochs before it competes (None: all); None when there are no more."""
         if len(self.records) >= self.requested:
             return None
-        self._optuna.sampler = self._sampler(len(self.records))
-        trial = self._optuna.ask()
+        trial = self._ask()
         self._turns += 1
-        params, goal = space.suggest(trial, self.settings.task), goal or self.settings.max_epochs
+        params, goal = self._suggest(trial), goal or self.settings.max_epochs
         record = TrialRecord(trial.number, params, goal=goal, turn=self._turns)
         self._live[trial.number] = trial
         self.records[trial.number] = record
         trial.set_user_attr("record", record.kept())
         return record
+
+    def _ask(self) -> optuna.trial.Trial:
+        """A first point, or a proposal; seeded by the trial, so that a resumed sweep keeps to its course."""
+        trials = self._optuna.get_trials(deepcopy=False)
+        drawn = [trial for trial in trials if is_drawn(trial)]
+        seed = (self.settings.seed * 1_000_003 + len(self.records)) % 2**32
+        points_left = any(trial.state == TrialState.WAITING for trial in trials)
+        sampler = RungSampler(drawn, seed) if points_left else Given(propose(drawn, self._suggest, seed))
+        self._optuna.sampler = sampler
+        return self._optuna.ask()
+
+    def _suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
+        return space.suggest(trial, self.settings.task)
 
     def promote(self, number: int, goal: int) -> TrialRecord:
         """Lets a trial go on to `goal` epochs."""

@@ -6,7 +6,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from sweep import space
-from sweep.sampler import RungSampler, comparable, good_count, groups, highest_rung
+from sweep.sampler import RungSampler, comparable, good_count, groups, highest_rung, is_drawn
 from vae.encoding import DataSpec
 
 MUSIC = DataSpec("roll_onset", 176, 4, 12, 90.5, window=64, longest_song=400, typical_song=200)
@@ -71,13 +71,18 @@ def test_of_very_many_trials_all_good_ones_and_some_others_are_seen():
     assert seen != [t.number for t in comparable(trials, seed=1)]
 
 
+def ask(study, seed):
+    """A trial whose sampler has seen the others."""
+    study.sampler = RungSampler([t for t in study.trials if is_drawn(t)], seed)
+    return study.ask()
+
+
 def drive(count, value_of, task=None):
     """Asks a study for trials, one at a time; their params. A value of None is a failure."""
     study = optuna.create_study(direction="maximize")
     drawn = []
     for number in range(count):
-        study.sampler = RungSampler(number)
-        asked = study.ask()
+        asked = ask(study, number)
         params = {"x": asked.suggest_float("x", 0.0, 1.0)} if task is None else space.suggest(asked, task)
         asked.set_user_attr("drawn", True)
         drawn.append(params)
@@ -133,8 +138,7 @@ def test_a_trial_whose_draws_were_cut_off_is_not_seen():
     torn.ask().suggest_float("rate", 1e-4, 1.0, log=True)
     proposals = []
     for study in (clean, torn):
-        study.sampler = RungSampler(1)
-        asked = study.ask()
+        asked = ask(study, 1)
         draw(asked)
         proposals.append(asked.params)
     assert proposals[0] == proposals[1]
@@ -152,8 +156,7 @@ def test_whole_numbers_stay_on_their_grid():
     study = study_of(20)
     widths, depths = set(), set()
     for number in range(20):
-        study.sampler = RungSampler(number)
-        asked = study.ask()
+        asked = ask(study, number)
         widths.add(asked.suggest_int("width", 64, 1000, step=8))
         depths.add(asked.suggest_int("depth", 1, 4, log=True))
     assert len(widths) > 1

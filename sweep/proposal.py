@@ -1,0 +1,89 @@
+"""What a study tries next: a draw of the sampler that was not tried before, and that is not likely to fail.
+
+TPE smooths over the border of a region where trials fail, and where the best values lie beside that border, as with
+the learning rate, a third of its draws fall beyond. So they are drawn again if a forest (Breiman 2001), which cuts
+where failures begin, says so; failing trials count as TPE's worst all the same.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from sweep.sampler import RungSampler
+
+_DRAWS = 8
+"""At most; the last as good as any. Then the first draw that is new, or else the least likely to fail, is taken."""
+_RISK = 0.2
+"""Share of the trees that may expect a failure."""
+_TREES = 20
+_MOST_FITTED = 150
+"""The newest of each kind, failed or not, that a forest is fitted to."""
+_FEWEST_FAILURES = 2
+
+
+def propose(trials: Sequence[FrozenTrial], draw: Callable[[optuna.Trial], Any], seed: int) -> dict[str, Any]:
+    """The parameters of the next trial.
+
+    Args:
+        trials: all that were drawn so far.
+        draw: suggests every parameter of a trial, define-by-run.
+        seed: of this proposal.
+    """
+    scratch = optuna.create_study(sampler=RungSampler(trials, seed))
+    risk_of = failure_risk(trials, seed)
+    drafts = []
+    for attempt in range(_DRAWS):
+        trial = scratch.ask()
+        draw(trial)
+        params, risk = trial.params, risk_of(trial.params)
+        repeated = any(other.params == params for other in trials)
+        if not repeated and risk <= _RISK:
+            return params
+        drafts.append((repeated, risk, attempt, params))
+    return min(drafts, key=lambda draft: draft[:3])[3]
+
+
+def failure_risk(trials: Sequence[FrozenTrial], seed: int) -> Callable[[dict[str, Any]], float]:
+    """How likely parameters are to fail, 0 to 1, by the trials so far."""
+    failed = [trial.params for trial in trials if trial.state == TrialState.FAIL][-_MOST_FITTED:]
+    others = [trial.params for trial in trials if trial.state != TrialState.FAIL][-_MOST_FITTED:]
+    if len(failed) < _FEWEST_FAILURES or not others:
+        return lambda _: 0.0
+    # Imported here, for it takes a second, and most sweeps need none of it.
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.feature_extraction import DictVectorizer
+
+    vectors = DictVectorizer(sparse=False)
+    forest = RandomForestClassifier(_TREES, max_features=0.5, random_state=seed)
+    forest.fit(vectors.fit_transform(failed + others), [True] * len(failed) + [False] * len(others))
+    return lambda params: float(forest.predict_proba(vectors.transform([params]))[0, 1])
+
+
+class Given(BaseSampler):
+    """Hands a trial the parameters that were proposed."""
+
+    def __init__(self, params: dict[str, Any]) -> None:
+        self._params = params
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """None is drawn jointly: all are there."""
+        del study, trial
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """None, see above."""
+        del study, trial, search_space
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The parameter as proposed."""
+        del study, trial, param_distribution
+        return self._params[param_name]
