@@ -4,10 +4,11 @@
 
 The minutes cover the search and the final training of its two best configurations for the rest of the time, at once: to
 its end where they were still getting better, else as long as suits them, seed after seed. The winner is chosen on
-validation and read on test once. Scoring is timed apart. `--row` adds rows: each family's
-defaults, the seed's VAE, and the winner's decoder without a code, trained for as many minutes each, or until a third of
-the time has brought nothing better; two at a time, a core each. Rows recorded earlier stay, also of other data, so that
-a table can be made in parts. A sheet of each row's samples goes to `docs/samples/`; `--keep` keeps its checkpoint.
+validation and read on test once. Scoring is timed apart. `--row` adds rows: each family's defaults, the seed's VAE, and
+the winner's decoder without a code, trained for as many minutes each; where a third of the time brought nothing better,
+anew for as long as suits them, as the winner was; two at a time, a core each. Rows recorded earlier stay, also of other
+data, so that a table can be made in parts. A sheet of each row's samples goes to `docs/samples/`; `--keep` keeps its
+checkpoint.
 """
 
 import argparse
@@ -51,10 +52,15 @@ _SEARCH_SHARE = 0.6
 """Of the minutes; the rest trains the two best to the end."""
 _GROWING = 0.7
 """A trial whose best epoch lies in this share of those trained, or before, has begun to overfit."""
+_LEAST_SHARE = 0.05
+"""Of the minutes, that must be left for a row to be trained anew."""
 _LEAST_SECONDS = 15.0
 """Less is not worth a final run: it takes some seconds to start and to measure its speed."""
 _PATIENCE = 0.33
 """Share of its time that a row trained by itself waits for something better; 1 for the sweep's best."""
+_LONGER = 1.5
+"""How many times the epochs to its best a configuration is trained for that then got worse: the learning rate falls
+within them, so that its best comes later."""
 _COLUMNS = (
     "nats per time step of test",
     *("-ELBO", "per song", "-IWAE", "published estimate", "KL", "code_gain", "active", "code of a", "parameters"),
@@ -112,6 +118,16 @@ class Run:
         run_module("benchmarks.timed_training", words)
         return place if (place / checkpoint.METRICS).exists() else None
 
+    def alone(self, params: dict[str, Any], minutes: float) -> Path | None:
+        """Trains a configuration on a core; anew if it got worse before its time was over. The better checkpoint."""
+        deadline = time.monotonic() + 60.0 * minutes
+        places = [self.train(params, minutes, patience=_PATIENCE)]
+        left = deadline - time.monotonic()
+        if places[0] is not None and left > _LEAST_SHARE * 60.0 * minutes:
+            best = checkpoint.read_json(places[0] / checkpoint.METRICS)["epoch"]
+            places.append(self.train(params, left / 60.0, epochs=math.ceil(_LONGER * best)))
+        return max((place for place in places if place is not None), key=_standing, default=None)
+
     def finals(self, record: TrialRecord, first_seed: int, deadline: float) -> list[Path]:
         """Trains a trial's configuration anew, seed after seed while there is time; their checkpoints."""
         places, epochs, longest = [], fitting_epochs(record), 0.0
@@ -132,7 +148,7 @@ class Run:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             made = list(pool.map(lambda pair: self.finals(pair[1], pair[0], deadline), enumerate(top)))
         candidates = [*itertools.chain(*made), SweepFolder(self.folder, "table").best]
-        best = max(candidates, key=lambda place: rank_key(checkpoint.read_json(place / checkpoint.METRICS), MIN_KL))
+        best = max(candidates, key=_standing)
         return best, {"minutes": (time.monotonic() - began) / 60.0, "chosen_from": len(candidates)}
 
     def scored(self, model: str, place: Path, minutes: float, extra: dict[str, Any]) -> dict[str, Any]:
@@ -177,13 +193,15 @@ class Run:
         }
 
 
-def fitting_epochs(record: TrialRecord) -> int | None:
-    """Epochs that suit a configuration which got worse in the search: half as many again as its best; None if not.
+def _standing(place: Path) -> tuple[bool, float]:
+    """Of a checkpoint, on validation."""
+    return rank_key(checkpoint.read_json(place / checkpoint.METRICS), MIN_KL)
 
-    The learning rate falls within them, so that its best comes later than in the search.
-    """
+
+def fitting_epochs(record: TrialRecord) -> int | None:
+    """Epochs that suit a configuration which got worse in the search; None if it did not."""
     best = int(record.best["epoch"])
-    return None if best > _GROWING * record.epoch else math.ceil(1.5 * best)
+    return None if best > _GROWING * record.epoch else math.ceil(_LONGER * best)
 
 
 def params_of(row: str, earlier: dict[tuple[str, str], dict[str, Any]], data: str) -> dict[str, Any]:
@@ -261,7 +279,7 @@ def run(args: argparse.Namespace) -> None:
 
         def make(row: str) -> None:
             began = time.monotonic()
-            place = work.train(jobs[row], args.minutes, patience=_PATIENCE)
+            place = work.alone(jobs[row], args.minutes)
             minutes = (time.monotonic() - began) / 60.0
             with recording:
                 if place is not None:
