@@ -11,6 +11,7 @@ as in BOHB, Falkner et al. 2018) sees a study made anew for each proposal:
 Trials count once they have a user attribute, which `sweep.study` sets when all of their parameters are drawn.
 """
 
+import heapq
 import math
 import random
 from collections import Counter
@@ -39,7 +40,7 @@ def good_count(trials: int) -> int:
 
 def highest_rung(trials: Sequence[FrozenTrial]) -> int | None:
     """The highest rung at which there are values enough to fill the good set; the lowest if there is none such."""
-    reached = Counter(step for trial in trials for step in _values(trial, math.inf))
+    reached = Counter(step for trial in trials if trial.state != TrialState.FAIL for step in trial.intermediate_values)
     enough = good_count(len(trials))
     full = [rung for rung, count in reached.items() if count >= enough]
     return max(full) if full else min(reached, default=None)
@@ -48,9 +49,10 @@ def highest_rung(trials: Sequence[FrozenTrial]) -> int | None:
 def comparable(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
     """The trials as TPE shall see them, see the head of this file; of very many all the good ones, others at random."""
     rung = highest_rung(trials)
-    ranked = sorted(trials, key=lambda trial: _standing(trial, rung), reverse=True)
-    good, others = ranked[: good_count(len(ranked))], ranked[good_count(len(ranked)) :]
-    if len(ranked) > _MOST_SEEN:
+    good = heapq.nlargest(good_count(len(trials)), trials, key=lambda trial: _standing(trial, rung))
+    numbers = {trial.number for trial in good}
+    others = [trial for trial in trials if trial.number not in numbers]
+    if len(trials) > _MOST_SEEN:
         others = random.Random(seed).sample(others, _MOST_SEEN - len(good))
     return [_at_rung(trial, rung) for trial in (*good, *others)]
 
@@ -60,7 +62,7 @@ def is_drawn(trial: FrozenTrial) -> bool:
     return trial.state != TrialState.WAITING and bool(trial.user_attrs)
 
 
-def _values(trial: FrozenTrial, rung: float | None) -> dict[int, float]:
+def _values(trial: FrozenTrial, rung: int | None) -> dict[int, float]:
     """Values up to a rung; of failed trials none."""
     if rung is None or trial.state == TrialState.FAIL:
         return {}
@@ -68,7 +70,13 @@ def _values(trial: FrozenTrial, rung: float | None) -> dict[int, float]:
 
 
 def _standing(trial: FrozenTrial, rung: int | None) -> tuple[int, float]:
-    return max(_values(trial, rung).items(), default=(-1, 0.0))
+    """The highest rung up to the one given, and the value there."""
+    values = trial.intermediate_values
+    if rung is None or not values or trial.state == TrialState.FAIL:
+        return -1, 0.0
+    if rung in values:
+        return rung, values[rung]
+    return max(((step, value) for step, value in values.items() if step < rung), default=(-1, 0.0))
 
 
 def _at_rung(trial: FrozenTrial, rung: int | None) -> FrozenTrial:
