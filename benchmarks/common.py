@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 
-from sweep.results import versions
+from sweep.versions import ROOT, revision, versions
 from vae.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
-ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -79,19 +78,6 @@ def command(name: str) -> str:
     """The command line of this process, as one would type it in the repository; names no place outside of it."""
     words = [os.path.relpath(word) if Path(word).is_absolute() else word for word in sys.argv[1:]]
     return shlex.join(["python", "-m", f"benchmarks.{name}", *words])
-
-
-def git(*words: str) -> str:
-    """What a git command prints in this repository."""
-    return subprocess.run(("git", *words), cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def revision() -> str:
-    """The git revision, and `+changes` if the working tree departs from it; `unknown` outside a repository."""
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def machine() -> dict[str, Any]:

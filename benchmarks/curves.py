@@ -26,9 +26,10 @@ from typing import Any
 import optuna
 import torch
 
-from benchmarks.common import ROOT, git, machine
+from benchmarks.common import ROOT, machine
 from sweep import space
 from sweep.scheduler import rungs, validates
+from sweep.versions import git
 from vae.config import Config
 from vae.corpus import Corpus, load_corpus, read_saved, save_corpus
 from vae.device import default_device

@@ -26,10 +26,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import RESULTS, ROOT, Table, command, machine, revision, run_module, write
+from benchmarks.common import RESULTS, ROOT, Table, command, machine, run_module, write
 from benchmarks.published import published
 from sweep.results import SweepFolder
 from sweep.study import Study, TrialRecord, read_settings
+from sweep.versions import revision
 from vae import checkpoint
 from vae.bounds import TEST_SEED, evaluate, importance_weighted_bound, reconstruction
 from vae.config import FAMILY_NAMES

@@ -14,6 +14,7 @@ from sweep.live import LiveView
 from sweep.report import Board
 from sweep.results import SweepFolder, summarise
 from sweep.study import Report, Study, TrialRecord
+from sweep.versions import revision, versions
 from vae import checkpoint
 
 KEPT_TRIALS = 5
@@ -138,7 +139,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         metrics = checkpoint.read_json(path / checkpoint.METRICS)
         if self.best is not None and self._study.rank_key(metrics) <= self._study.rank_key(self.best):
             return
-        checkpoint.export(path, self._folder.best, {"sweep": self._folder.name, "trial": number})
+        provenance = {"sweep": self._folder.name, "trial": number, "revision": revision(), "versions": versions()}
+        checkpoint.export(path, self._folder.best, provenance)
         self.best = self._entry(number, metrics)
         self._on_better()
 

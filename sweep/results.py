@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from sweep.study import Study, TrialRecord
+from sweep.versions import versions
 from vae import checkpoint
 from vae.errors import UserError
 from vae.files import write_atomically
@@ -143,8 +143,3 @@ def summarise(study: Study, further: dict[str, Any], best: dict[str, Any] | None
         "train_seconds": sum(record.train_seconds for record in study.records.values()),
     }
     return known | further
-
-
-def versions() -> dict[str, str]:
-    """Versions that a sweep depends on."""
-    return checkpoint.versions() | {name: metadata.version(name) for name in ("ray", "optuna")}

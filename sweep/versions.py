@@ -1,0 +1,31 @@
+"""What a sweep's result depends on beside its data: versions of software, and the revision of this code."""
+
+import functools
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from vae import checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+
+def versions() -> dict[str, str]:
+    """Versions that a sweep depends on."""
+    return checkpoint.versions() | {name: metadata.version(name) for name in ("ray", "optuna")}
+
+
+def git(*words: str) -> str:
+    """What a git command prints in this repository."""
+    return subprocess.run(("git", *words), cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@functools.cache  # of the code that this process began with
+def revision() -> str | None:
+    """The git revision, and `+changes` if the working tree departs from it; None where the code is no checkout."""
+    if not (ROOT / ".git").exists():  # installed, perhaps below a repository of somebody else's
+        return None
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
