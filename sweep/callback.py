@@ -18,8 +18,9 @@ from sweep.versions import revision, versions
 from vae import checkpoint
 
 KEPT_TRIALS = 5
-"""Checkpoints of ended trials that are kept: the top few of the sweep."""
-_SAVE_SECONDS = 300.0  # longest that a trial trains unsaved between rungs
+"""Checkpoints of ended trials that are kept: the top few of the sweep; and those of which final runs are made."""
+SAVE_SECONDS = 300.0
+"""Longest that a trial trains unsaved between rungs."""
 
 
 @dataclass
@@ -75,24 +76,13 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._on_better = on_better
         self._snapshots = Snapshots(folder.journal)
         self._saved_at: dict[int, float] = {}
-        self.best = self._best_before()
+        # An earlier start of this sweep may have exported a winner.
+        self.best = self._read_best() if (folder.best / checkpoint.METRICS).exists() else None
 
-    def _best_before(self) -> dict[str, Any] | None:
-        """The winner that an earlier start of this sweep exported."""
-        if not (self._folder.best / checkpoint.METRICS).exists():
-            return None
-        metrics = checkpoint.read_json(self._folder.best / checkpoint.METRICS)
-        return self._entry(metrics["provenance"]["trial"], metrics)
-
-    def _params(self, number: int) -> dict[str, Any]:
-        """Of the winner; the study has forgotten it if it went back to a snapshot."""
-        if number in self._study.records:
-            return self._study.records[number].params
-        config: dict[str, Any] = checkpoint.read_json(self._folder.best / checkpoint.CONFIG)["config"]
-        return config
-
-    def _entry(self, number: int, metrics: dict[str, Any]) -> dict[str, Any]:
+    def _read_best(self) -> dict[str, Any]:
         """`best` of the summary, before the test."""
+        metrics = checkpoint.read_json(self._folder.best / checkpoint.METRICS)
+        number = metrics["provenance"]["trial"]
         feasible, _ = self._study.rank_key(metrics)
         names = ("epoch", "val_elbo", "kl", "code_gain", "active_units")
         return {
@@ -100,7 +90,14 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
             "params": self._params(number),
             "feasible": feasible,
             **{name: metrics[name] for name in names},
+            "seeds": metrics["provenance"].get("seeds"),
         }
+
+    def _params(self, number: int) -> dict[str, Any]:
+        """Those drawn of the winner, as it was trained; all if the study went back to a snapshot and forgot it."""
+        config: dict[str, Any] = checkpoint.read_json(self._folder.best / checkpoint.CONFIG)["config"]
+        record = self._study.records.get(number)
+        return config if record is None else {name: config[name] for name in record.params}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial runs, for the first time or again."""
@@ -123,10 +120,14 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         if report.failure is not None:
             return False
         if record.ended:
-            return record in self._study.top(KEPT_TRIALS)
+            return record.number in self._kept()
         at_rung = report.epoch in record.values
-        overdue = time.monotonic() - self._saved_at[record.number] > _SAVE_SECONDS
+        overdue = time.monotonic() - self._saved_at[record.number] > SAVE_SECONDS
         return at_rung or overdue or record.state == "paused"
+
+    def _kept(self) -> set[int]:
+        """Trials that keep a checkpoint once they have ended."""
+        return {record.number for record in (*self._study.top(KEPT_TRIALS), *self._study.finalists())}
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         """A checkpoint is on disk: exports it if nothing better is."""
@@ -139,10 +140,20 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         metrics = checkpoint.read_json(path / checkpoint.METRICS)
         if self.best is not None and self._study.rank_key(metrics) <= self._study.rank_key(self.best):
             return
-        provenance = {"sweep": self._folder.name, "trial": number, "revision": revision(), "versions": versions()}
-        checkpoint.export(path, self._folder.best, provenance)
-        self.best = self._entry(number, metrics)
+        self.export(number, path)
         self._on_better()
+
+    def export(self, number: int, path: Path, seeds: list[dict[str, Any]] | None = None) -> None:
+        """Makes a checkpoint of a trial the winner.
+
+        Args:
+            number: of the trial.
+            path: of the checkpoint.
+            seeds: what its configuration came to, seed by seed, if it was trained on several.
+        """
+        provenance = {"sweep": self._folder.name, "trial": number, "revision": revision(), "versions": versions()}
+        checkpoint.export(path, self._folder.best, {**provenance, "seeds": seeds})
+        self.best = self._read_best()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended or was put off."""
@@ -169,7 +180,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
 
     def tidy(self) -> None:
         """Drops the checkpoints of trials that ended, but for the best few."""
-        kept = {top.number for top in self._study.top(KEPT_TRIALS)}
+        kept = self._kept()
         for other in self._study.records.values():
             if other.ended and other.number in self._saved_at and other.number not in kept:
                 self._folder.drop_checkpoints(other.number)

@@ -53,13 +53,22 @@ def _test(model: Vae, corpus: Corpus) -> dict[str, Any]:
     }
 
 
+def _spread(seeds: list[dict[str, Any]] | None) -> str:
+    """How far apart the seeds of the winner are, if it was trained on several."""
+    if seeds is None:
+        return ""
+    elbos = [seed["val_elbo"] for seed in seeds]
+    return f"{len(elbos)} seeds: {min(elbos):.3f} to {max(elbos):.3f}; "
+
+
 def _tell(summary: dict[str, Any], folder: SweepFolder, min_kl: float) -> None:
     best, baseline = summary["best"], summary["baseline"]
+    spread = _spread(best["seeds"])
     states = ", ".join(f"{count} {state}" for state, count in summary["trials"].items() if count)
     sys.stdout.write(
         f"trials: {states}; {summary['epochs_trained']} epochs\n"
         f"best: trial {best['trial']} ({best['params']['family']}) at epoch {best['epoch']:.0f}, nats a step: "
-        f"val_elbo {best['val_elbo']:.3f} (baseline {baseline['marginal_elbo']:.3f}), kl {best['kl']:.3f}, "
+        f"val_elbo {best['val_elbo']:.3f} ({spread}baseline {baseline['marginal_elbo']:.3f}), kl {best['kl']:.3f}, "
         f"test_elbo {best['test_elbo']:.3f} (baseline {baseline['marginal_test_elbo']:.3f})\n"
     )
     if not best["feasible"]:

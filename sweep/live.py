@@ -2,8 +2,9 @@
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from sweep.seeds import FinalRun
 from sweep.study import STATES, Study, TrialRecord
 
 _REFRESH_SECONDS = 0.5
@@ -31,23 +33,12 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-class LiveView:
-    """Shows the best so far, rungs, trials by state, epochs and the time left.
+class View(ABC):
+    """Something that is drawn again and again: one panel on a terminal, else a line every few seconds."""
 
-    Args:
-        study: what is shown.
-        rungs: epochs at which trials compete.
-        slots: trials at a time.
-        deadline_in: seconds until the time budget ends, or None.
-    """
-
-    def __init__(
-        self, study: Study, rungs: tuple[int, ...], slots: int, deadline_in: Callable[[], float | None]
-    ) -> None:
-        self._study, self._rungs, self._slots, self._deadline_in = study, rungs, slots, deadline_in
+    def __init__(self) -> None:
         self._started = time.monotonic()
         self._drawn = 0.0
-        self._tried_before = self._study.tried
         self._live = Live(console=Console(), auto_refresh=False) if sys.stdout.isatty() else None
 
     def __enter__(self) -> Self:
@@ -64,15 +55,6 @@ class LiveView:
         if self._live:
             self._live.stop()
 
-    def time_left(self) -> float | None:
-        """Seconds, by the pace of the trials so far and the time budget; None when unknown."""
-        deadline, tried = self._deadline_in(), self._study.tried - self._tried_before
-        if tried < self._slots:
-            return deadline
-        pace = (time.monotonic() - self._started) / tried
-        by_trials = pace * (self._study.requested - self._study.tried)
-        return by_trials if deadline is None else min(deadline, by_trials)
-
     def refresh(self, force: bool = False) -> None:
         """Draws again, if it is time to."""
         now = time.monotonic()
@@ -82,7 +64,7 @@ class LiveView:
         if self._live:
             self._live.update(self._panel(), refresh=True)
         else:
-            sys.stdout.write(f"{self._progress()}; best {self._best()}\n")
+            sys.stdout.write(f"{self._line()}\n")
             sys.stdout.flush()
 
     def note(self, line: str) -> None:
@@ -92,6 +74,42 @@ class LiveView:
         else:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
+
+    @abstractmethod
+    def _line(self) -> str: ...
+
+    @abstractmethod
+    def _panel(self) -> Panel: ...
+
+
+class LiveView(View):
+    """Shows the best so far, rungs, trials by state, epochs and the time left.
+
+    Args:
+        study: what is shown.
+        rungs: epochs at which trials compete.
+        slots: trials at a time.
+        deadline_in: seconds until the time budget ends, or None.
+    """
+
+    def __init__(
+        self, study: Study, rungs: tuple[int, ...], slots: int, deadline_in: Callable[[], float | None]
+    ) -> None:
+        super().__init__()
+        self._study, self._rungs, self._slots, self._deadline_in = study, rungs, slots, deadline_in
+        self._tried_before = self._study.tried
+
+    def time_left(self) -> float | None:
+        """Seconds, by the pace of the trials so far and the time budget; None when unknown."""
+        deadline, tried = self._deadline_in(), self._study.tried - self._tried_before
+        if tried < self._slots:
+            return deadline
+        pace = (time.monotonic() - self._started) / tried
+        by_trials = pace * (self._study.requested - self._study.tried)
+        return by_trials if deadline is None else min(deadline, by_trials)
+
+    def _line(self) -> str:
+        return f"{self._progress()}; best {self._best()}"
 
     def _progress(self) -> str:
         epochs = sum(record.epoch for record in self._study.records.values())
@@ -131,3 +149,36 @@ def _table(records: list[TrialRecord]) -> Table:
         row = (str(record.number), record.params["family"], str(record.epoch), *values, record.node)
         table.add_row(*row)
     return table
+
+
+class FinalsView(View):
+    """Shows how far the final runs are, and the time left.
+
+    Args:
+        runs: all of them, those included that were trained before.
+    """
+
+    def __init__(self, runs: Sequence[FinalRun]) -> None:
+        super().__init__()
+        self._runs = runs
+        self._epochs_before = self._epochs()
+
+    def _epochs(self) -> int:
+        return sum(run.epoch for run in self._runs)
+
+    def time_left(self) -> float | None:
+        """Seconds, by the pace of the epochs trained so far; None before the first."""
+        epochs = self._epochs() - self._epochs_before
+        if epochs <= 0:
+            return None
+        left = sum(run.epochs - run.epoch for run in self._runs if run.failure is None)
+        return left * (time.monotonic() - self._started) / epochs
+
+    def _line(self) -> str:
+        trained = sum(run.trained for run in self._runs)
+        most = self._runs[0].epochs
+        at = max((run.epoch for run in self._runs if not run.trained and run.failure is None), default=most)
+        return f"final runs: {trained}/{len(self._runs)} trained, epoch {at}/{most}, {duration(self.time_left())} left"
+
+    def _panel(self) -> Panel:
+        return Panel(Text(self._line()), title="final runs", expand=False)

@@ -42,6 +42,7 @@ class SweepFolder:
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tensorboard"
         self.trials = self.path / "trials"
+        self.finals = self.path / "finals"
 
     def create(self) -> None:
         """Makes the folder and points `latest` to it.
@@ -59,21 +60,25 @@ class SweepFolder:
                 f"{self.results}: results can't be written ({error.strerror}); pass another --results."
             ) from None
 
-    def session(self) -> int:
-        """How many times this sweep has been started before: each start has trial folders of its own."""
-        return len(list(self.path.glob("trials/session-*")))
+    def _checkpoints(self, number: int, final: str | None) -> Iterator[Path]:
+        if final is None:
+            return self.trials.glob(f"session-*/{number:05d}-*/checkpoint_*")
+        return self.finals.glob(f"session-*/{number:05d}-{final}/checkpoint_*")
 
-    def _checkpoints(self, number: int) -> Iterator[Path]:
-        return self.trials.glob(f"session-*/{number:05d}-*/checkpoint_*")
+    def newest_checkpoint(self, number: int, final: str | None = None) -> Path | None:
+        """The whole checkpoint of a trial, or of a final run of it, with the most epochs, or None.
 
-    def newest_checkpoint(self, number: int) -> Path | None:
-        """The whole checkpoint of a trial with the most epochs, or None; absolute, as each trial has its own folder."""
-        found = [(epoch, path) for path in self._checkpoints(number) if (epoch := _epoch(path)) is not None]
+        It is absolute, as each trial has its own folder.
+        """
+        found = [(epoch, path) for path in self._checkpoints(number, final) if (epoch := trained_epochs(path))]
         return max(found)[1].resolve() if found else None
 
-    def drop_checkpoints(self, number: int, keep: Path | None = None) -> None:
-        """Removes a trial's checkpoints, but for one. Ray's own `num_to_keep` would write a snapshot of all trials."""
-        for path in self._checkpoints(number):
+    def drop_checkpoints(self, number: int, final: str | None = None, keep: Path | None = None) -> None:
+        """Removes the checkpoints of a trial, or of a final run of it, but for one.
+
+        Ray's own `num_to_keep` would write a snapshot of all trials.
+        """
+        for path in self._checkpoints(number, final):
             if keep is None or path.resolve() != keep.resolve():
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -94,7 +99,7 @@ class SweepFolder:
         write_atomically(self.path / "trials.csv", text.getvalue().encode())
 
 
-def _epoch(path: Path) -> int | None:
+def trained_epochs(path: Path) -> int | None:
     """Epochs trained in a checkpoint; None if a crash left it in pieces."""
     try:
         for name in (checkpoint.MODEL, checkpoint.TRAINING):

@@ -4,20 +4,19 @@ import argparse
 import logging
 import os
 import re
-import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
-from ray import tune
 
 from sweep.callback import Clock, SweepCallback
 from sweep.final import finish
+from sweep.finals import adopt, train_finals
 from sweep.live import LiveView, duration
 from sweep.report import Board
 from sweep.results import SweepFolder
@@ -25,8 +24,8 @@ from sweep.scheduler import KINDS, PROMOTION, Asha, rungs
 from sweep.searcher import StudySearcher
 from sweep.space import fitting_families
 from sweep.stop import Stop
-from sweep.study import Settings, Study, read_settings
-from sweep.trial import VaeTrial
+from sweep.study import FINAL_SEEDS, FINALISTS, Settings, Study, read_settings
+from sweep.tuning import Resources, find_resources, run_trials
 from vae.arguments import add_data_arguments, require_positive, require_seed
 from vae.bounds import marginal_elbo
 from vae.config import FAMILY_NAMES
@@ -75,29 +74,6 @@ def share(text: str) -> float:
     return value
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What a trial takes, and how many run at a time."""
-
-    per_trial: dict[str, float]
-    slots: int
-    where: str
-
-
-def find_resources(trials_per_gpu: int, most: int | None) -> Resources:
-    """GPUs shared by a few trials each; without GPUs a core a trial."""
-    found = ray.cluster_resources()
-    gpus, cores = int(found.get("GPU", 0)), max(1, int(found.get("CPU", 1)))
-    slots = gpus * trials_per_gpu if gpus else cores
-    share = {"cpu": min(1.0, cores / slots), "gpu": 1.0 / trials_per_gpu} if gpus else {"cpu": 1.0}
-    if most is not None and most < slots:
-        slots = most
-        share["cpu"] = max(1.0, cores // most)  # so that Ray runs no more at a time
-        share |= {"gpu": gpus / most} if gpus else {}
-    machine = f"{cores} CPU core{'s' * (cores > 1)}, {gpus or 'no'} GPU{'s' * (gpus > 1)}"
-    return Resources(share, slots, f"{machine}; {slots} trial{'s' * (slots > 1)} at a time")
-
-
 def _start_ray(address: str | None) -> str:
     """Joins a cluster, or starts Ray on this machine; says which."""
     os.environ |= _QUIET
@@ -124,7 +100,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "everything; --resume NAME goes on.",
     )
     parser.add_argument("--trials", type=int, metavar="N", help=f"in all (default: {DEFAULT_TRIALS})")
-    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="of search, such as 40m or 2h")
+    parser.add_argument(
+        "--time-budget", type=seconds, metavar="TIME", help="of search, such as 40m or 2h; final runs come after it"
+    )
     parser.add_argument(
         "--patience",
         type=share,
@@ -161,6 +139,17 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         default=PROMOTION,
         help="what a trial does at a rung that is not among the best: wait to be promoted, or end (default: promotion)",
     )
+    finals = parser.add_argument_group("final runs")
+    finals.add_argument(
+        "--final-seeds",
+        type=int,
+        metavar="N",
+        help=f"that each of the best {FINALISTS} configurations is trained on after the search, the search's own "
+        f"counted; their mean decides, and 1 leaves it to the search (default: {FINAL_SEEDS})",
+    )
+    finals.add_argument(
+        "--final-epochs", type=int, metavar="N", help="of each, not less than --max-epochs (default: as many)"
+    )
     where = parser.add_argument_group("machines")
     where.add_argument("--address", help="of a Ray cluster: auto or HOST:PORT (default: this machine)")
     where.add_argument("--trials-per-gpu", type=int, default=4, metavar="N", help="that share one (default: 4)")
@@ -185,7 +174,7 @@ _FIXED = (
 
 def _check(args: argparse.Namespace) -> None:
     positive = ("trials", "max_epochs", "epoch_steps", "steps_per_beat", "steps_per_bar")
-    require_positive(args, *positive, "trials_per_gpu", "max_concurrent")
+    require_positive(args, *positive, "trials_per_gpu", "max_concurrent", "final_seeds", "final_epochs")
     if not args.min_kl >= 0:
         raise UserError(f"--min-kl must be at least 0, but got {args.min_kl}.")
     require_seed(args)
@@ -193,6 +182,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--results {args.results}: only folders work so far; pass one that every node can reach.")
     if args.name is not None and not re.fullmatch(r"[\w.-]+", args.name):
         raise UserError(f"--name may hold letters, digits, '.', '_' and '-', but got {args.name!r}.")
+    if args.resume is None:
+        _check_finals(args, args.final_seeds or FINAL_SEEDS, args.max_epochs)
     fixed = sorted(args.changed & {*_FIXED, "name", "seed"})
     if args.resume is not None and fixed:
         raise UserError(f"--{fixed[0].replace('_', '-')} is fixed once a sweep has begun; leave it out of --resume.")
@@ -211,6 +202,28 @@ def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
         seed=args.seed,
         min_kl=args.min_kl,
         scheduler=args.scheduler,
+        final_seeds=args.final_seeds or FINAL_SEEDS,
+        final_epochs=args.final_epochs,
+    )
+
+
+def _check_finals(args: argparse.Namespace, final_seeds: int, max_epochs: int) -> None:
+    if args.final_epochs is None:
+        return
+    if args.final_epochs < max_epochs:
+        raise UserError(f"--final-epochs must be at least --max-epochs, {max_epochs}, but got {args.final_epochs}.")
+    if final_seeds == 1:
+        raise UserError("--final-epochs needs final runs, but --final-seeds is 1; pass --final-seeds 2 or more.")
+
+
+def _read_settings(args: argparse.Namespace, journal: Path) -> Settings:
+    """The settings of a sweep to go on with; its final runs may be others than before."""
+    settings = read_settings(journal, args.resume)
+    _check_finals(args, args.final_seeds or settings.final_seeds, settings.max_epochs)
+    return replace(
+        settings,
+        final_seeds=args.final_seeds or settings.final_seeds,
+        final_epochs=args.final_epochs or settings.final_epochs,
     )
 
 
@@ -226,7 +239,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
             )
         return settings, corpus
     journal = SweepFolder(args.results, args.resume).journal
-    settings = read_settings(journal, args.resume)
+    settings = _read_settings(args, journal)
     spec = settings.spec
     encoding = spec.encoding if spec.is_music else None
     corpus = load_corpus(settings.data, encoding, spec.steps_per_beat, spec.steps_per_bar)
@@ -244,24 +257,17 @@ def _search(
     callback: SweepCallback,
 ) -> None:
     """Runs Ray Tune until the study has no more trials or `stop` says so."""
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)
     scheduler = Asha(study, stop.asked)
-    trainable = tune.with_parameters(VaeTrial, corpus=corpus, settings=study.settings)
-    # Not `Tuner`, which pickles all of this to restore it: here the study's journal does that, and no pickles.
-    tune.run(
-        tune.with_resources(trainable, resources.per_trial),
+    run_trials(
+        corpus,
+        study.settings,
+        resources,
+        folder.trials,
+        lambda config: f"{config['number']:05d}-{config['turn']:05d}",
         search_alg=StudySearcher(scheduler, stop.asked, folder.newest_checkpoint),
         scheduler=scheduler,
-        num_samples=-1,
-        reuse_actors=True,
-        trial_dirname_creator=lambda trial: f"{trial.config['number']:05d}-{trial.config['turn']:05d}",
-        storage_path=str(folder.trials.resolve()),
-        name=f"session-{folder.session()}",
         stop=stop,
-        verbose=0,
         callbacks=[callback],
-        max_failures=2,
-        raise_on_failed_trial=False,
     )
 
 
@@ -292,23 +298,38 @@ def _run(args: argparse.Namespace) -> None:
     callback.write()
     if callback.best is not None:
         stop.bettered()  # by an earlier start
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop.catch)
+    final_stop = Stop(None, None, clock, lambda: 0.0)
     try:
+        stop.listen()
         with view:
             _search(study, corpus, folder, resources, stop, callback)
+        study.put_off()
+        callback.tidy()
+        callback.write()
+        if settings.final_seeds > 1 and not stop.interrupted:
+            final_stop.listen()
+            adopt(train_finals(study, folder, corpus, resources, final_stop), callback, settings.min_kl)
     finally:
         ray.shutdown()
-    for record in study.records.values():
-        record.state = "paused" if record.state in ("running", "pending") else record.state
     torch.set_num_threads(os.cpu_count() or 1)
-    callback.tidy()
     finish(callback, folder, corpus, board, settings.min_kl)
     if stop.impatient:
         _say(f"nothing better in the last {args.patience:.3g} of the budget (--patience)")
-    if stop.interrupted or stop.impatient or any(record.state == "paused" for record in study.records.values()):
-        _say(f"not all trials ended; go on with: python -m sweep.run --resume {settings.name}")
+    left = _left(study, stop, final_stop)
+    if left is not None:
+        _say(f"{left}; go on with: python -m sweep.run --resume {settings.name}")
     _say(f"took {duration(time.time() - started)}")
+
+
+def _left(study: Study, stop: Stop, final_stop: Stop) -> str | None:
+    """What `--resume` would go on with, if anything."""
+    if final_stop.interrupted:
+        return "not all final runs ended"
+    if stop.interrupted and study.settings.final_seeds > 1:
+        return "not all trials ended, and there were no final runs"
+    if stop.interrupted or stop.impatient or study.counts()["paused"]:
+        return "not all trials ended"
+    return None
 
 
 def _say(*lines: str) -> None:

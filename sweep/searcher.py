@@ -52,6 +52,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
             "number": record.number,
             "turn": record.turn,
             "params": record.params,
+            "seed": self._study.settings.seed,
             "checkpoint": None if found is None else str(found),
         }
 

@@ -135,13 +135,25 @@ def _regularisation(trial: optuna.trial.Trial, family: str, spec: DataSpec) -> d
 
 
 def _optimization(trial: optuna.trial.Trial, optimizer_steps: int) -> dict[str, Any]:
-    params = {
+    params: dict[str, Any] = {
         "learning_rate": trial.suggest_float("learning_rate", 5e-4, 1e-2, log=True),
         "lr_warmup": trial.suggest_int("lr_warmup", 10, 300, log=True),
     }
     if trial.suggest_categorical("lr_schedule", ("cosine", "constant")) == "cosine":
-        params["lr_decay"] = max(1, optimizer_steps - params["lr_warmup"])
+        params["lr_decay"] = _fall(params["lr_warmup"], optimizer_steps)
     return params
+
+
+def _fall(lr_warmup: int, optimizer_steps: int) -> int:
+    """What a cosine takes that begins after the rise and ends with the last epoch."""
+    return max(1, optimizer_steps - lr_warmup)
+
+
+def stretched(params: dict[str, Any], horizon: int) -> dict[str, Any]:
+    """Params for training on another number of time steps than they were drawn for: a cosine ends with those."""
+    if "lr_decay" not in params:
+        return params
+    return params | {"lr_decay": _fall(params["lr_warmup"], horizon // params["batch_steps"])}
 
 
 def _code(trial: optuna.trial.Trial, family: str, min_kl: float) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """When a search ends before all of its trials have."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +33,11 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
         self._bettered_at: float | None = None  # share of the budget
         self._asked_at: float | None = None
         self._now = False
+
+    def listen(self) -> None:
+        """Takes over Ctrl-C and SIGTERM."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.catch)
 
     def catch(self, number: int, frame: FrameType | None) -> None:
         """Handles a signal: the first asks, the second insists."""

@@ -22,6 +22,10 @@ from vae.encoding import DataSpec
 from vae.errors import UserError
 from vae.ranking import rank_key, rank_value
 
+FINALISTS = 3
+"""Configurations that are trained on further seeds once the search is over."""
+FINAL_SEEDS = 3
+
 STATES = ("pending", "running", "paused", "stopped", "completed", "failed")
 _ENDS = {"stopped": TrialState.PRUNED, "completed": TrialState.COMPLETE, "failed": TrialState.FAIL}
 _STATES = {state: name for name, state in _ENDS.items()} | {TrialState.RUNNING: "paused"}
@@ -86,6 +90,8 @@ class Settings:
     seed: int
     min_kl: float
     scheduler: str = "promotion"
+    final_seeds: int = FINAL_SEEDS  # of each finalist, the search's own included; 1: none are trained
+    final_epochs: int | None = None  # of a final run; None: max_epochs
 
     @property
     def task(self) -> space.Task:
@@ -98,7 +104,7 @@ class Study:
 
     Args:
         path: the journal file.
-        settings: of the sweep; must be those of the journal if it exists.
+        settings: of the sweep; but for its final runs must be those of the journal if it exists.
         requested: trials in all.
     """
 
@@ -115,18 +121,14 @@ class Study:
             direction="maximize",
             load_if_exists=True,
         )
+        self._optuna.set_user_attr("settings", asdict(settings))  # a resumed sweep may have other final runs
         self._turns = 0
         self._live: dict[int, optuna.trial.Trial] = {}
         self._cut_off: list[int] = []
-        if new:
-            self._begin(points)
-        else:
-            self._read_back()
-
-    def _begin(self, points: list[dict[str, Any]]) -> None:
-        self._optuna.set_user_attr("settings", asdict(self.settings))
         for point in points:
             self._optuna.enqueue_trial(point)
+        if not new:
+            self._read_back()
 
     def _read_back(self) -> None:
         for frozen in self._optuna.get_trials(deepcopy=False):
@@ -221,6 +223,17 @@ class Study:
         """The best trials by their best epoch, failed ones left out."""
         ranked = [record for record in self.records.values() if record.best and record.state != "failed"]
         return sorted(ranked, key=lambda record: self.rank_key(record.best), reverse=True)[:count]
+
+    def finalists(self) -> list[TrialRecord]:
+        """The best trials that reached the top rung, the best first; if none has, the best there are."""
+        ranked = self.top(len(self.records))
+        completed = [record for record in ranked if record.state == "completed"]
+        return (completed or ranked)[:FINALISTS]
+
+    def put_off(self) -> None:
+        """Takes note that nothing runs any more: what has not ended is paused."""
+        for record in self.records.values():
+            record.state = record.state if record.ended else "paused"
 
     @property
     def tried(self) -> int:

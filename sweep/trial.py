@@ -46,7 +46,7 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
             self._trainer = Trainer(
                 model_config,
                 self._data,
-                self._settings.seed,
+                config["seed"],
                 self._settings.epoch_steps,
                 self._settings.min_kl,
             )

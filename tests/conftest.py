@@ -1,10 +1,12 @@
 """What several test modules share: the chorales, the data beside the repository, a cache of their own."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sweep.study import Settings, Study
@@ -39,6 +41,20 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no test data beside the repository: {os.path.relpath(SHARED_DATA)}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def chords(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A piano-roll file of songs of two chords anywhere on the keyboard: a code has much to say, soon learnt."""
+    random = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "chords.json"
+
+    def song() -> list[list[int]]:
+        return [[int(root), int(root) + 4, int(root) + 7] for root in random.integers(30, 90, 2) for _ in range(4)]
+
+    sizes = {"train": 300, "valid": 60, "test": 60}
+    path.write_text(json.dumps({name: [song() for _ in range(size)] for name, size in sizes.items()}))
+    return path
 
 
 @pytest.fixture

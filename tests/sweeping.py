@@ -7,14 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+from tiny import make_trainer
+
 from sweep.study import Report
 
 ROOT = Path(__file__).parents[1]
 
 
-def start(*arguments, cwd=ROOT):
-    """A sweep in a process group of its own."""
-    command = [sys.executable, "-m", "sweep.run", *map(str, arguments)]
+def start(*arguments, cwd=ROOT, final_seeds=1):
+    """A sweep in a process group of its own; without final runs, for they take time, or with a user's if None."""
+    finals = [] if final_seeds is None else ["--final-seeds", final_seeds]
+    command = [sys.executable, "-m", "sweep.run", *map(str, [*arguments, *finals])]
     return subprocess.Popen(
         command,
         cwd=cwd,
@@ -26,9 +29,9 @@ def start(*arguments, cwd=ROOT):
     )
 
 
-def run(*arguments, cwd=ROOT):
+def run(*arguments, cwd=ROOT, final_seeds=1):
     """A sweep to its end: exit code and output."""
-    process = start(*arguments, cwd=cwd)
+    process = start(*arguments, cwd=cwd, final_seeds=final_seeds)
     output, _ = process.communicate(timeout=240)
     return process.returncode, output
 
@@ -46,6 +49,17 @@ def wait_for(condition, process, seconds=120):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
+
+
+def write_checkpoint(run, index, epochs):
+    """As Ray Tune does into the folder of a run."""
+    path = run / f"checkpoint_{index:06d}"
+    path.mkdir(parents=True)
+    trainer = make_trainer()
+    for _ in range(epochs):
+        trainer.train_epoch()
+    trainer.save(path)
+    return path
 
 
 def report(epoch, val_elbo, kl=0.2, code_gain=1.0):

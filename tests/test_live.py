@@ -2,7 +2,8 @@
 
 import pytest
 
-from sweep.live import LiveView, duration
+from sweep.live import FinalsView, LiveView, duration
+from sweep.seeds import FinalRun
 from sweep.study import Report
 
 
@@ -51,3 +52,20 @@ def test_an_infeasible_best_is_said_to_be_one(make_study, capsys):
     made.report(0, Report(1, [metrics], metrics, 1.0, "here"), rung=True)
     LiveView(made, (1,), 1, lambda: None).refresh(force=True)
     assert "infeasible: its code says too little" in capsys.readouterr().out
+
+
+def test_final_runs_are_shown_with_the_time_that_is_left(tmp_path, capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("sweep.live.time.monotonic", lambda: now[0])
+    runs = [FinalRun(4, seed, {}, epochs=27) for seed in range(3)]
+    runs[0].saved(tmp_path, 27)
+    view = FinalsView(runs)
+    view.refresh(force=True)
+    assert capsys.readouterr().out == "final runs: 1/3 trained, epoch 0/27, unknown left\n"
+    now[0] += 60.0
+    runs[1].epoch = 18
+    view.refresh(force=True)
+    assert capsys.readouterr().out == "final runs: 1/3 trained, epoch 18/27, 2 min 00 s left\n"
+    runs[2].failure = "diverged"
+    view.refresh(force=True)
+    assert capsys.readouterr().out == "final runs: 1/3 trained, epoch 18/27, 30 s left\n"

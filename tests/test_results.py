@@ -1,7 +1,7 @@
 """The folder of a sweep."""
 
 import pytest
-from tiny import make_trainer
+from sweeping import write_checkpoint
 
 from sweep.results import BEST_KEYS, TEST_KEYS, TIMES, SweepFolder, summarise
 from vae import checkpoint
@@ -14,24 +14,14 @@ def folder(tmp_path):
     return made
 
 
-def write_checkpoint(folder, session, number, index, epochs):
-    path = folder.trials / f"session-{session}" / f"{number:05d}-00003" / f"checkpoint_{index:06d}"
-    path.mkdir(parents=True)
-    trainer = make_trainer()
-    for _ in range(epochs):
-        trainer.train_epoch()
-    trainer.save(path)
-    return path
-
-
 def test_latest_points_to_the_newest(folder):
     SweepFolder(folder.results, "newer").create()
     assert (folder.results / "latest").resolve() == (folder.results / "newer").resolve()
 
 
 def test_the_newest_checkpoint_is_that_with_the_most_epochs(folder):
-    write_checkpoint(folder, 0, 7, 1, epochs=2)
-    newest = write_checkpoint(folder, 1, 7, 0, epochs=3)
+    write_checkpoint(folder.trials / "session-0" / "00007-00003", 1, epochs=2)
+    newest = write_checkpoint(folder.trials / "session-1" / "00007-00003", 0, epochs=3)
     assert folder.newest_checkpoint(7) == newest
     assert folder.newest_checkpoint(8) is None
 
@@ -39,8 +29,8 @@ def test_the_newest_checkpoint_is_that_with_the_most_epochs(folder):
 @pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.TRAINING, checkpoint.COUNTERS, checkpoint.METRICS])
 @pytest.mark.parametrize("cut", ["half", "absent"])
 def test_a_checkpoint_that_a_crash_left_in_pieces_is_passed_over(folder, name, cut):
-    whole = write_checkpoint(folder, 0, 7, 0, epochs=1)
-    broken = write_checkpoint(folder, 0, 7, 1, epochs=2) / name
+    whole = write_checkpoint(folder.trials / "session-0" / "00007-00003", 0, epochs=1)
+    broken = write_checkpoint(folder.trials / "session-0" / "00007-00003", 1, epochs=2) / name
     content = broken.read_bytes()
     broken.unlink()
     if cut == "half":
@@ -49,9 +39,9 @@ def test_a_checkpoint_that_a_crash_left_in_pieces_is_passed_over(folder, name, c
 
 
 def test_dropping_leaves_other_trials_and_the_one_to_keep(folder):
-    old = write_checkpoint(folder, 0, 7, 1, epochs=1)
-    kept = write_checkpoint(folder, 1, 7, 0, epochs=1)
-    other = write_checkpoint(folder, 0, 8, 0, epochs=1)
+    old = write_checkpoint(folder.trials / "session-0" / "00007-00003", 1, epochs=1)
+    kept = write_checkpoint(folder.trials / "session-1" / "00007-00003", 0, epochs=1)
+    other = write_checkpoint(folder.trials / "session-0" / "00008-00003", 0, epochs=1)
     folder.drop_checkpoints(7, keep=kept)
     assert [old.exists(), kept.exists(), other.exists()] == [False, True, True]
     folder.drop_checkpoints(7)

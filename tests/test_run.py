@@ -5,7 +5,6 @@ import os
 import signal
 from wsgiref.util import setup_testing_defaults
 
-import numpy as np
 import optuna
 import pretty_midi
 import pytest
@@ -30,20 +29,6 @@ BEST_KEYS = {
     *("trial", "params", "epoch", "feasible", "val_elbo", "kl", "code_gain", "active_units"),
     *("test_elbo", "test_elbo_per_song", "test_kl", "test_iwae", "iwae_samples", "seeds"),
 }
-
-
-@pytest.fixture(scope="module")
-def chords(tmp_path_factory):
-    """A piano-roll file of songs of two chords anywhere on the keyboard: a code has much to say, soon learnt."""
-    random = np.random.default_rng(0)
-    path = tmp_path_factory.mktemp("data") / "chords.json"
-
-    def song():
-        return [[int(root), int(root) + 4, int(root) + 7] for root in random.integers(30, 90, 2) for _ in range(4)]
-
-    sizes = {"train": 300, "valid": 60, "test": 60}
-    path.write_text(json.dumps({name: [song() for _ in range(size)] for name, size in sizes.items()}))
-    return path
 
 
 def ended(results, name):
@@ -205,12 +190,13 @@ def test_ctrl_c_stops_cleanly_keeps_everything_and_says_how_to_go_on(chords, tmp
     process = start(
         *("--data", chords, "--results", tmp_path, "--name", "stopped", "--trials", 500),
         *("--max-epochs", 81, "--epoch-steps", 8000, "--family", "dense"),
+        final_seeds=None,
     )
     wait_for(lambda: ended(tmp_path, "stopped") >= 2, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to Ray's processes too
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 0, output
-    assert "--resume stopped" in output
+    assert "there were no final runs; go on with: python -m sweep.run --resume stopped" in output
     assert "Traceback" not in output
     summary = json.loads((tmp_path / "stopped" / "summary.json").read_text())
     counts = summary["trials"]
@@ -221,16 +207,20 @@ def test_ctrl_c_stops_cleanly_keeps_everything_and_says_how_to_go_on(chords, tmp
     folder = SweepFolder(tmp_path, "stopped")
     paused = [n for n, row in rows_of(tmp_path, "stopped").items() if row["state"] == "paused" and row["epochs"] != "0"]
     assert all(folder.newest_checkpoint(number) is not None for number in paused)
+    assert not folder.finals.exists()
 
 
 def test_patience_ends_a_search_that_finds_nothing_better(chords, tmp_path):
     code, output = run(
         *("--data", chords, "--results", tmp_path, "--name", "patient", "--trials", 500, "--patience", 0.02),
         *("--max-epochs", 3, "--epoch-steps", 300, "--family", "dense"),
+        final_seeds=None,
     )
     assert code == 0, output
     assert "nothing better in the last 0.02 of the budget" in output
-    counts = json.loads((tmp_path / "patient" / "summary.json").read_text())["trials"]
+    summary = json.loads((tmp_path / "patient" / "summary.json").read_text())
+    assert [seed["seed"] for seed in summary["best"]["seeds"]] == [0, 1, 2]  # which a user has who asks for nothing
+    counts = summary["trials"]
     assert 10 <= counts["stopped"] + counts["completed"] < 500
     assert counts["running"] == counts["failed"] == 0
 
@@ -265,6 +255,9 @@ def test_without_a_code_that_says_enough_the_best_ranked_wins_with_a_warning(cho
         (("--max-epochs", "-1"), "--max-epochs must be at least 1"),
         (("--seed", "-1"), "--seed must lie in 0.."),
         (("--min-kl", "-1"), "--min-kl must be at least 0"),
+        (("--final-seeds", "0"), "--final-seeds must be at least 1, but got 0"),
+        (("--final-epochs", "9"), "--final-epochs must be at least --max-epochs, 27, but got 9"),
+        (("--final-seeds", "1", "--final-epochs", "54"), "--final-epochs needs final runs, but --final-seeds is 1"),
         (("--data", "no/such/place"), "no/such/place: no such file or folder"),
         (("--resume", "nothing"), "no sweep to resume"),
         (("--resume", "x", "--max-epochs", "3"), "--max-epochs is fixed once a sweep has begun"),

@@ -40,6 +40,19 @@ def test_the_winner_is_feasible_before_it_is_good(make_study):
     assert [record.number for record in study.top(9)] == [2, 0, 1]
 
 
+def test_finalists_are_the_best_that_reached_the_top_rung(make_study):
+    study = make_study(trials=6, max_epochs=3)
+    for number, val_elbo in enumerate([-9.0, -5.0, -8.0, -7.0, -6.0]):
+        study.ask()
+        study.report(number, report(3, val_elbo), rung=True)
+    assert [record.number for record in study.finalists()] == [1, 4, 3]  # none has, the best there are
+    study.finish(0, "completed")
+    study.finish(2, "completed")
+    study.finish(4, "stopped")
+    study.finish(3, "failed", "diverged")
+    assert [record.number for record in study.finalists()] == [2, 0]
+
+
 def test_a_study_read_back_knows_what_it_knew(make_study):
     study = make_study(trials=4)
     for number in range(3):
@@ -130,6 +143,12 @@ def test_settings_are_read_back_from_the_journal(make_study, tmp_path, spec):
     assert read == study.settings
     assert read.spec == spec
     assert read.task == space.Task(("dense",), spec, 0.1 + 0.2, 27 * 100_000)
+
+
+def test_a_resumed_study_may_have_other_final_runs(make_study, tmp_path):
+    make_study(trials=1)
+    changed = make_study(trials=1, final_seeds=5, final_epochs=54).settings
+    assert read_settings(tmp_path / "study.log", "test") == changed
 
 
 def test_the_defaults_of_each_family_are_tried_first(make_study):

@@ -33,7 +33,8 @@ DIVERGING = {"learning_rate": 10.0, "lr_warmup": 0, "grad_clip": 1e9, "dense_dep
 
 
 def config(checkpoint=None, family="dense", **params):
-    return {"number": 0, "params": {**SMALL[family], "batch_steps": 50, **params}, "checkpoint": checkpoint}
+    params = {**SMALL[family], "batch_steps": 50, **params}
+    return {"number": 0, "params": params, "seed": 0, "checkpoint": checkpoint}
 
 
 @pytest.fixture

@@ -1,0 +1,146 @@
+"""Final runs: the best configurations on further seeds, over Ray Tune as the search was."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.result import SHOULD_CHECKPOINT
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
+from sweep.callback import SAVE_SECONDS, SweepCallback
+from sweep.live import FinalsView
+from sweep.results import SweepFolder
+from sweep.scheduler import rungs
+from sweep.seeds import FinalRun, decide, plan
+from sweep.stop import Stop
+from sweep.study import Report, Study
+from sweep.tuning import Resources, run_trials
+from vae.corpus import Corpus
+
+
+def train_finals(study: Study, folder: SweepFolder, corpus: Corpus, resources: Resources, stop: Stop) -> list[FinalRun]:
+    """Trains the best configurations on all seeds; what earlier starts of the sweep have trained is not repeated.
+
+    Returns:
+        All runs; where `stop` came in between, some are neither trained nor failed.
+    """
+    runs = plan(study, folder)
+    left = {run.folder: run for run in runs if not run.trained}
+    if left:
+        with FinalsView(runs) as view:
+            run_trials(
+                corpus,
+                replace(study.settings, max_epochs=runs[0].epochs),
+                resources,
+                folder.finals,
+                lambda config: str(config["folder"]),
+                search_alg=_Finals(list(left.values()), stop),
+                stop=_End(stop, runs[0].epochs),
+                callbacks=[_FinalsCallback(left, folder, view)],
+            )
+    return runs
+
+
+def adopt(runs: Sequence[FinalRun], callback: SweepCallback, min_kl: float) -> None:
+    """Makes the winner among final runs that of the sweep, once all have ended; until then the search's stays."""
+    decided = decide(runs, min_kl)
+    if decided is None:
+        return
+    winner, seeds = decided
+    assert winner.checkpoint is not None
+    callback.export(winner.trial, winner.checkpoint, [_seed(run) for run in seeds])
+
+
+def _seed(run: FinalRun) -> dict[str, Any]:
+    """A seed of the winner, as the summary tells of it."""
+    metrics = run.metrics()
+    return {"seed": run.seed, **{name: metrics[name] for name in ("epoch", "val_elbo", "kl", "code_gain")}}
+
+
+class _Finals(Searcher):  # type: ignore[misc]  # ray ships incomplete types
+    """Hands out final runs, in their order."""
+
+    def __init__(self, runs: Sequence[FinalRun], stop: Stop) -> None:
+        super().__init__()
+        self._runs, self._stop = list(runs), stop
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The config of the next run, or FINISHED."""
+        if not self._runs or self._stop.asked():
+            return str(Searcher.FINISHED)
+        run = self._runs.pop(0)
+        path = None if run.checkpoint is None else str(run.checkpoint)
+        return {"folder": run.folder, "params": run.params, "seed": run.seed, "checkpoint": path}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the callback records how a run ends."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: checkpoints are all that a run resumes from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: `plan` looks for checkpoints."""
+
+
+class _End(Stopper):  # type: ignore[misc]  # ray ships incomplete types
+    """Ends a run at its last epoch, at a failure, and all when a person asks."""
+
+    def __init__(self, stop: Stop, epochs: int) -> None:
+        self._stop, self._epochs = stop, epochs
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a run ends with this report."""
+        report: Report = result["report"]
+        return report.failure is not None or report.epoch >= self._epochs or self._stop.asked()
+
+    def stop_all(self) -> bool:
+        """Whether to cut off what still runs."""
+        return self._stop.stop_all()
+
+
+class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete types
+    """Keeps the runs and the view current, and has them saved."""
+
+    def __init__(self, runs: Mapping[str, FinalRun], folder: SweepFolder, view: FinalsView) -> None:
+        self._runs, self._folder, self._view = runs, folder, view
+        self._saved_at: dict[str, float] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A run trains, for the first time or again."""
+        self._saved_at[trial.config["folder"]] = time.monotonic()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Takes in a report, and asks for a checkpoint at rungs, at the end, and where the last is old."""
+        run, report = self._runs[trial.config["folder"]], result["report"]
+        run.epoch = report.epoch
+        if report.failure is not None:
+            self._fail(run, report.failure)
+            return
+        overdue = time.monotonic() - self._saved_at[run.folder] > SAVE_SECONDS
+        if overdue or result.get("done") or report.epoch in rungs(run.epochs):
+            result[SHOULD_CHECKPOINT] = True
+
+    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
+        """A checkpoint is on disk; those before it go."""
+        run, path = self._runs[trial.config["folder"]], Path(checkpoint.path)
+        run.saved(path, run.epoch)
+        self._saved_at[run.folder] = time.monotonic()
+        self._folder.drop_checkpoints(run.trial, run.name, keep=path)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Ray gave a run up."""
+        self._fail(self._runs[trial.config["folder"]], "crashed; see error.txt in its folder under finals/")
+
+    def _fail(self, run: FinalRun, reason: str) -> None:
+        run.failure = reason
+        self._view.note(f"final run of trial {run.trial} with seed {run.seed} failed: {reason}")
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Draws the view."""
+        self._view.refresh()

@@ -1,0 +1,109 @@
+"""Which configurations are trained on further seeds once the search is over, and which of them wins.
+
+A trial that comes out first among many owes some of that to its seed. So the best few configurations are trained on
+several seeds, the search's own run being one where it went as far, and the mean decides.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep import space
+from sweep.results import SweepFolder, trained_epochs
+from sweep.study import Study, TrialRecord
+from vae import checkpoint
+from vae.ranking import is_feasible, rank_key, rank_value
+
+Metrics = Mapping[str, float]
+
+
+@dataclass
+class FinalRun:
+    """A configuration, trained with a seed."""
+
+    trial: int
+    seed: int
+    params: dict[str, Any]
+    epochs: int  # to be trained
+    checkpoint: Path | None = None  # the newest
+    epoch: int = 0  # trained so far
+    saved_epoch: int = 0  # of the checkpoint
+    failure: str | None = None  # why it could not go on
+
+    @property
+    def name(self) -> str:
+        """Tells it from other final runs of its trial."""
+        return f"seed-{self.seed}-epochs-{self.epochs}"
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return f"{self.trial:05d}-{self.name}"
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is trained to its end, and saved."""
+        return self.saved_epoch >= self.epochs
+
+    def saved(self, path: Path, epoch: int) -> None:
+        """Takes note of a checkpoint."""
+        self.checkpoint, self.epoch, self.saved_epoch = path, epoch, epoch
+
+    def metrics(self) -> dict[str, Any]:
+        """Of its best epoch."""
+        assert self.checkpoint is not None
+        metrics: dict[str, Any] = checkpoint.read_json(self.checkpoint / checkpoint.METRICS)
+        return metrics
+
+
+def plan(study: Study, folder: SweepFolder) -> list[FinalRun]:
+    """The final runs of a sweep, a finalist after the other, each as far as its newest checkpoint."""
+    settings = study.settings
+    seeds = [(settings.seed + further) % 2**32 for further in range(settings.final_seeds)]
+    return [_run(study, folder, record, seed) for record in study.finalists() for seed in seeds]
+
+
+def _run(study: Study, folder: SweepFolder, record: TrialRecord, seed: int) -> FinalRun:
+    settings = study.settings
+    epochs = settings.final_epochs or settings.max_epochs
+    params = space.stretched(record.params, epochs * settings.epoch_steps)
+    run = FinalRun(record.number, seed, params, epochs)
+    # A seed fixes a run: one of the search that was to train in the same way goes on where it stopped.
+    same = seed == settings.seed and params == record.params
+    for name in (None, run.name) if same else (run.name,):
+        path = folder.newest_checkpoint(record.number, name)
+        epoch = None if path is None else trained_epochs(path)
+        if path is not None and epoch is not None and epoch >= run.epoch:
+            run.saved(path, epoch)
+    return run
+
+
+def decide(runs: Sequence[FinalRun], min_kl: float) -> tuple[FinalRun, list[FinalRun]] | None:
+    """The winner and all seeds of its configuration; None as long as runs are left, or if all failed.
+
+    Args:
+        runs: as they are planned, a configuration after the other.
+        min_kl: the floor, nats a time step.
+    """
+    trained = [run for run in runs if run.trained]
+    if not trained or any(not run.trained and run.failure is None for run in runs):
+        return None
+    by_trial: dict[int, list[FinalRun]] = {}
+    for run in trained:
+        by_trial.setdefault(run.trial, []).append(run)
+    seeds = max(by_trial.values(), key=lambda group: standing([run.metrics() for run in group], min_kl))
+    return seeds[median([run.metrics() for run in seeds], min_kl)], seeds
+
+
+def standing(seeds: Sequence[Metrics], min_kl: float) -> tuple[int, float]:
+    """What the best configuration has most of: feasible seeds, then mean rank value."""
+    feasible = sum(is_feasible(metrics, min_kl) for metrics in seeds)
+    return feasible, sum(rank_value(metrics, min_kl) for metrics in seeds) / len(seeds)
+
+
+def median(seeds: Sequence[Metrics], min_kl: float) -> int:
+    """Where the median seed stands, by rank; of two the lower, and of the feasible ones where there are any."""
+    some = any(is_feasible(metrics, min_kl) for metrics in seeds)
+    able = [index for index, metrics in enumerate(seeds) if is_feasible(metrics, min_kl) or not some]
+    return sorted(able, key=lambda index: rank_key(seeds[index], min_kl))[(len(able) - 1) // 2]
