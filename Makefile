@@ -18,9 +18,9 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --compile --constraint constraints.txt --editable '.[test]'
 	touch $@
 
-# Two and a half minutes of search, on epochs short enough that two cores get through some trials.
+# Two and a half minutes of search, on epochs short enough that two cores get through some trials; no final runs.
 sweep: install
-	$(BIN)/python -m sweep.run --trials 60 --time-budget 150s --max-epochs 9 --epoch-steps 30000
+	$(BIN)/python -m sweep.run --trials 60 --time-budget 150s --max-epochs 9 --epoch-steps 30000 --final-seeds 1
 	$(BIN)/python -m vae.sample --best
 
 test: $(VENV)/.installed-test

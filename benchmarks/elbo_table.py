@@ -89,6 +89,7 @@ class Run:
         seconds = 60.0 * self.args.minutes * _SEARCH_SHARE
         words = ["--data", self.args.data, "--name", "table", "--results", str(self.folder)]
         words += ["--trials", "100000", "--time-budget", f"{seconds:.0f}s", "--seed", str(self.args.seed)]
+        words += ["--final-seeds", "1"]  # `finals` has the rest of the time
         run_module("sweep.run", words)
         sweep = SweepFolder(self.folder, "table")
         times = sweep.read_summary()

@@ -95,7 +95,7 @@ class Turn:
     def _sweep(self, contender: str) -> dict[str, Any]:
         module = "benchmarks.contenders.pinned_sweep" if self._args.space == "pinned" else "sweep.run"
         words = ["--data", self._args.data, "--results", str(self._folder), "--name", contender]
-        words += ["--max-epochs", str(MAX_EPOCHS), "--max-concurrent", str(SLOTS)]
+        words += ["--max-epochs", str(MAX_EPOCHS), "--max-concurrent", str(SLOTS), "--final-seeds", "1"]
         began = time.time()
         process = self._start(module, [*words, *self._options()], contender)
         with MemoryWatch(process.pid) as memory:
