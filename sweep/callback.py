@@ -181,10 +181,10 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
     def tidy(self) -> None:
         """Drops the checkpoints of trials that ended, but for the best few."""
         kept = self._kept()
-        for other in self._study.records.values():
-            if other.ended and other.number in self._saved_at and other.number not in kept:
-                self._folder.drop_checkpoints(other.number)
-                del self._saved_at[other.number]
+        for number in self._saved_at.keys() - kept:
+            if self._study.records[number].ended:
+                self._folder.drop_checkpoints(number)
+                del self._saved_at[number]
 
     def write(self, **further: Any) -> dict[str, Any]:
         """Rewrites `summary.json` and `trials.csv`.

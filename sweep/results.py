@@ -5,7 +5,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class SweepFolder:
         self.tensorboard = self.path / "tensorboard"
         self.trials = self.path / "trials"
         self.finals = self.path / "finals"
+        self._ended: dict[int, str] = {}  # rows of `trials.csv` that do not change any more
 
     def create(self) -> None:
         """Makes the folder and points `latest` to it.
@@ -92,11 +93,14 @@ class SweepFolder:
 
     def write_trials(self, study: Study) -> None:
         """Rewrites `trials.csv`."""
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(CSV_COLUMNS)
-        rows.writerows(_row(study.records[number]) for number in sorted(study.records))
-        write_atomically(self.path / "trials.csv", text.getvalue().encode())
+        rows = [self._ended.get(number) or self._line(study.records[number]) for number in sorted(study.records)]
+        write_atomically(self.path / "trials.csv", "".join((_csv(CSV_COLUMNS), *rows)).encode())
+
+    def _line(self, record: TrialRecord) -> str:
+        line = _csv(_row(record))
+        if record.ended:
+            self._ended[record.number] = line
+        return line
 
 
 def trained_epochs(path: Path) -> int | None:
@@ -109,6 +113,12 @@ def trained_epochs(path: Path) -> int | None:
         return int(json.loads((path / checkpoint.COUNTERS).read_text())["epoch"])
     except (OSError, ValueError, KeyError, SafetensorError):
         return None
+
+
+def _csv(row: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(row)
+    return text.getvalue()
 
 
 def _row(record: TrialRecord) -> tuple[Any, ...]:

@@ -24,9 +24,9 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-_MOST_SEEN = 250
+_MOST_SEEN = 125
 """Trials that TPE fits at most, the more the slower: its good set, and of the others, which only tell where trials lie,
-so many drawn at random. From 250 on Optuna's good set stays at 25."""
+so many drawn at random."""
 
 _CANDIDATES = 64
 """Drawn around the good trials, of which TPE proposes one; as many as in BOHB. With Optuna's 24 more fall where trials
@@ -34,8 +34,8 @@ fail."""
 
 
 def good_count(trials: int) -> int:
-    """How many of the best make Optuna's good set: a tenth, 25 at most."""
-    return min(math.ceil(0.1 * trials), 25)
+    """How many of the best make the good set: a tenth of those seen, as Optuna has it."""
+    return math.ceil(0.1 * min(trials, _MOST_SEEN))
 
 
 def highest_rung(trials: Sequence[FrozenTrial]) -> int | None:

@@ -4,6 +4,7 @@ The journal is the only record that `--resume` reads: params, the values at rung
 unpickled. A trial is known by its number.
 """
 
+import heapq
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,6 +60,7 @@ class TrialRecord:
     values: dict[int, float] = field(default_factory=dict)  # rank value at each rung
     goal: int = 0  # epochs to train before it competes again
     turn: int = 0  # when it was handed out last, counted
+    standing: tuple[bool, float] | None = None  # rank key of its best epoch
 
     @property
     def ended(self) -> bool:
@@ -140,6 +142,7 @@ class Study:
                 self._optuna.tell(frozen.number, state=TrialState.FAIL, skip_if_finished=True)
                 continue
             record = TrialRecord(frozen.number, state=state, values=dict(frozen.intermediate_values), **kept)
+            record.standing = self._standing(record)
             self.records[frozen.number] = record
         cut_off = [record for record in self.records.values() if record.state == "paused" and not record.waits]
         self._cut_off = [record.number for record in sorted(cut_off, key=lambda record: record.turn)]
@@ -189,7 +192,7 @@ class Study:
         """Takes in a report; at a rung it goes to the journal, where the sampler sees it."""
         record = self.records[number]
         record.epoch, record.node, record.best = report.epoch, report.node, report.best
-        record.train_seconds = report.train_seconds
+        record.standing, record.train_seconds = self._standing(record), report.train_seconds
         scored = [metrics for metrics in report.curve if "val_elbo" in metrics]
         record.last = scored[-1] if scored else record.last
         if rung:
@@ -221,14 +224,15 @@ class Study:
 
     def top(self, count: int) -> list[TrialRecord]:
         """The best trials by their best epoch, failed ones left out."""
-        ranked = [record for record in self.records.values() if record.best and record.state != "failed"]
-        return sorted(ranked, key=lambda record: self.rank_key(record.best), reverse=True)[:count]
+        return _best(count, [record for record in self.records.values() if record.state != "failed"])
 
     def finalists(self) -> list[TrialRecord]:
         """The best trials that reached the top rung, the best first; if none has, the best there are."""
-        ranked = self.top(len(self.records))
-        completed = [record for record in ranked if record.state == "completed"]
-        return (completed or ranked)[:FINALISTS]
+        completed = [record for record in self.records.values() if record.state == "completed"]
+        return _best(FINALISTS, completed) or self.top(FINALISTS)
+
+    def _standing(self, record: TrialRecord) -> tuple[bool, float] | None:
+        return self.rank_key(record.best) if record.best else None
 
     def put_off(self) -> None:
         """Takes note that nothing runs any more: what has not ended is paused."""
@@ -247,6 +251,12 @@ class Study:
             counts[record.state] += 1
         counts["pending"] += max(0, self.requested - len(self.records))
         return counts
+
+
+def _best(count: int, records: list[TrialRecord]) -> list[TrialRecord]:
+    """The best of those that have a result, the best first."""
+    ranked = [(record.standing, -record.number, record) for record in records if record.standing is not None]
+    return [record for _, _, record in heapq.nlargest(count, ranked)]
 
 
 def _storage(path: Path) -> JournalStorage:
