@@ -45,11 +45,11 @@ def median_at_first_rung(sweep: Path) -> float:
 def table_of(summary: dict[str, Any], seconds: float, median: float) -> Table:
     """The rows of the README."""
     best, baseline, counts = summary["best"], summary["baseline"], summary["trials"]
-    ended = counts["stopped"] + counts["completed"] + counts["failed"]
+    ended = sum(counts[state] for state in ("stopped", "completed", "failed", "paused"))
     rows = [
         ("seconds in all, install included", f"{seconds:.0f}"),
         (
-            "seconds of search; trials ended; epochs",
+            "seconds of search; trials tried; epochs",
             f"{summary['search_seconds']:.0f}; {ended}; {summary['epochs_trained']}",
         ),
         (
