@@ -10,6 +10,7 @@ as infinite; medians and the ratios between them come with 95% intervals (bootst
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import multiprocessing
@@ -26,6 +27,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.common import Table, write
+from benchmarks.contenders.bohb import Bohb
 from benchmarks.curves import CURVES, read_curves, read_task
 from benchmarks.surrogate import Surrogate
 from sweep import space
@@ -37,7 +39,7 @@ from vae.ranking import rank_value
 from vae.train import MAX_EPOCHS, MIN_KL
 
 NAME = "search_efficiency"
-RANDOM, STOCK, OURS = "random + ASHA", "OptunaSearch + ASHAScheduler", "ours"
+RANDOM, STOCK, BOHB, OURS = "random + ASHA", "OptunaSearch + ASHAScheduler", "BOHB (hpbandster)", "ours"
 _RESAMPLES = 2000
 
 
@@ -124,11 +126,17 @@ class PlainOptuna:
         self._study.tell(run.trial, state=optuna.trial.TrialState.FAIL)
 
 
+def _bohb(task: space.Task, seed: int, folder: Path) -> Search:
+    del folder
+    return Bohb(task, seed)
+
+
 CONTENDERS: dict[str, Callable[[space.Task, int, Path], Search]] = {
     RANDOM: _random,
     STOCK: _stock,
     "the same, our first points": partial(_stock, defaults=True),
     "plain Optuna (TPE, MedianPruner)": PlainOptuna,
+    BOHB: _bohb,
     "ours, stopping": partial(_ours, scheduler=STOPPING),
     OURS: _ours,
 }
@@ -181,6 +189,7 @@ def _resampled(values: list[float], generator: np.random.Generator) -> float:
 def summarise(made: list[dict[str, Any]], workers: int) -> dict[str, Any]:
     """Every contender at a number of workers: the median epochs and hours to the target, and ratios to ours."""
     of = {name: [m for m in made if (m["contender"], m["workers"]) == (name, workers)] for name in CONTENDERS}
+    of = {name: runs for name, runs in of.items() if runs}
     final = [m["moments"][-1][2] if m["moments"] else -math.inf for m in of[RANDOM]]
     target = _median(final)
     epochs = {name: [reached(m, target)[0] for m in runs] for name, runs in of.items()}
@@ -251,7 +260,7 @@ def measure(args: argparse.Namespace) -> None:
     curves, surrogate = read_curves(CURVES / args.data), _surrogate(args.data)
     by_workers = {workers: summarise(made, workers) for workers in args.workers}
     at = by_workers[16 if 16 in by_workers else args.workers[0]]["contenders"]
-    ratios = {"ratio_random_asha": at[RANDOM], "ratio_stock": at[STOCK]}
+    ratios = {"ratio_random_asha": at[RANDOM], **({"ratio_stock": at[STOCK]} if STOCK in at else {})}
     figures = {
         **{name: row["ratio"] for name, row in ratios.items()},
         "interval": {name: row["ratio_interval"] for name, row in ratios.items()},
@@ -268,6 +277,13 @@ def measure(args: argparse.Namespace) -> None:
     write(NAME, json.loads(json.dumps(figures)), table(by_workers, args.epochs), args.out)
 
 
+def _has_bohb() -> bool:
+    if importlib.util.find_spec("hpbandster") is not None:
+        return True
+    print(f"{BOHB} is left out: pip install hpbandster ConfigSpace", flush=True)
+    return False
+
+
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(f"python -m benchmarks.{NAME}", description="Compares searches by replay.")
@@ -279,7 +295,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="at a time (default: 2)")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: benchmarks/results/{NAME}.json")
     args = parser.parse_args(argv)
-    args.contender = args.contender or list(CONTENDERS)
+    args.contender = args.contender or [name for name in CONTENDERS if name != BOHB or _has_bohb()]
     measure(args)
     return 0
 
