@@ -112,11 +112,22 @@ class LiveView(View):
         return f"{self._progress()}; best {self._best()}"
 
     def _progress(self) -> str:
-        epochs = sum(record.epoch for record in self._study.records.values())
         return (
             f"{duration(time.monotonic() - self._started)}: {self._study.tried}/{self._study.requested} trials tried, "
-            f"{epochs} epochs, {duration(self.time_left())} left"
+            f"{self._epochs()}, {duration(self.time_left())} left"
         )
+
+    def _epochs(self) -> str:
+        """Those trained, and what trials saved by not being trained to the top.
+
+        Left out are those that run, which may go on to the top, and those that failed, which could not have.
+        """
+        records = self._study.records.values()
+        epochs = f"{sum(record.epoch for record in records)} epochs"
+        tried = [record.epoch for record in records if record.waits or record.state in ("stopped", "completed")]
+        if not tried:
+            return epochs
+        return f"{epochs}, {1 - sum(tried) / (len(tried) * self._rungs[-1]):.0%} saved"
 
     def _best(self) -> str:
         top = self._study.top(1)

@@ -1,6 +1,7 @@
 """The live view."""
 
 import pytest
+from sweeping import report
 
 from sweep.live import FinalsView, LiveView, duration
 from sweep.seeds import FinalRun
@@ -31,9 +32,24 @@ def test_without_a_terminal_it_says_plain_lines_with_the_best_so_far(study, caps
     with LiveView(study, (1, 3), 2, lambda: None):
         pass
     line = capsys.readouterr().out
-    assert "2/10 trials tried, 4 epochs" in line
+    assert "2/10 trials tried, 4 epochs, 67% saved, " in line
     assert "best trial 0" in line
     assert "val_elbo -5.000 kl 0.200 at epoch 1" in line
+
+
+def test_only_trials_that_were_judged_save_epochs(make_study, capsys):
+    """Of three epochs: one was held back after the first, one went through, one failed, and one runs."""
+    made = make_study(trials=4)
+    view = LiveView(made, (1, 3), 2, lambda: None)
+    view.refresh(force=True)
+    assert "0 epochs, unknown left" in capsys.readouterr().out
+    for number, (epoch, end) in enumerate(((1, "stopped"), (3, "completed"), (1, "failed"), (1, None))):
+        made.ask()
+        made.report(number, report(epoch, -5.0), rung=True)
+        if end:
+            made.finish(number, end)
+    view.refresh(force=True)
+    assert "6 epochs, 33% saved, " in capsys.readouterr().out
 
 
 def test_the_time_left_is_the_shorter_of_budget_and_pace(study):
