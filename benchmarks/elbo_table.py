@@ -28,8 +28,9 @@ import torch
 
 from benchmarks.common import RESULTS, ROOT, Table, command, machine, run_module, write
 from benchmarks.published import published
+from sweep.begun import read_settings
 from sweep.results import SweepFolder
-from sweep.study import Study, TrialRecord, read_settings
+from sweep.study import Study, TrialRecord
 from sweep.versions import revision
 from vae import checkpoint
 from vae.bounds import TEST_SEED, evaluate, importance_weighted_bound, reconstruction

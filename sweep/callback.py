@@ -9,6 +9,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.result import SHOULD_CHECKPOINT
 
+from sweep.crash import crash_of
 from sweep.journal import Snapshots
 from sweep.live import LiveView
 from sweep.report import Board
@@ -163,10 +164,10 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._after(record)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Ray gave a trial up."""
+        """Ray gave a trial up; the scheduler has put it back, if the trial is not to blame."""
         record = self._study.records[trial.config["number"]]
-        reason = str(trial.get_error()).strip().splitlines()
-        self._view.note(f"trial {record.number} crashed: {reason[-1] if reason else 'no reason given'}")
+        outcome = "failed" if record.ended else "goes on from its newest checkpoint"
+        self._view.note(f"trial {record.number} {outcome}: {record.failure or crash_of(trial).reason}")
         self._after(record)
 
     def _after(self, record: TrialRecord) -> None:

@@ -41,6 +41,7 @@ def train_finals(study: Study, folder: SweepFolder, corpus: Corpus, resources: R
                 search_alg=_Finals(list(left.values()), stop),
                 stop=_End(stop, runs[0].epochs),
                 callbacks=[_FinalsCallback(left, folder, view)],
+                max_failures=2,
             )
     return runs
 

@@ -9,10 +9,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
 from vae.errors import UserError
 from vae.files import write_atomically
 
 _SNAPSHOT_SECONDS = 30.0
+
+
+def open_storage(path: Path) -> JournalStorage:
+    """Where Optuna reads and writes a journal."""
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def snapshot_of(path: Path) -> Path:
@@ -79,6 +87,7 @@ def _read(content: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 def _about(records: list[dict[str, Any]]) -> str:
-    """Which trial the last record is about."""
-    trials = [record["trial_id"] for record in records if "trial_id" in record]
-    return f", of trial {trials[-1]}" if trials else ""
+    """Which trial the last record is about; its id counts those of other studies in the journal too."""
+    ids = [record["trial_id"] for record in records if "trial_id" in record]
+    studies = [record["study_id"] for record in records if record.keys() >= {"study_id", "datetime_start"}]
+    return f", of trial {studies[: ids[-1]].count(studies[ids[-1]])}" if ids else ""

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import torch
 
+from sweep.begun import read_settings
 from sweep.callback import Clock, SweepCallback
 from sweep.final import finish
 from sweep.finals import adopt, train_finals
@@ -24,8 +25,9 @@ from sweep.scheduler import KINDS, PROMOTION, Asha, rungs
 from sweep.searcher import StudySearcher
 from sweep.space import fitting_families
 from sweep.stop import Stop
-from sweep.study import FINAL_SEEDS, FINALISTS, Settings, Study, read_settings
+from sweep.study import FINAL_SEEDS, FINALISTS, Settings, Study
 from sweep.tuning import Resources, find_resources, run_trials
+from sweep.warm_start import warm_start
 from vae.arguments import add_data_arguments, require_positive, require_seed
 from vae.bounds import marginal_elbo
 from vae.config import FAMILY_NAMES
@@ -43,6 +45,7 @@ _QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `Stop` has its own, which loses nothing
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study's journal is what resumes, not Ray's snapshots
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Ray itself retries these, for ever
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
 
@@ -111,6 +114,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--name", help="of the sweep (default: the data's name and the time)")
     parser.add_argument("--resume", metavar="NAME", help="go on with a sweep; --trials counts earlier ones too")
+    parser.add_argument(
+        "--warm-start",
+        action="append",
+        metavar="NAME",
+        help="of an earlier sweep in --results, whose best configurations are tried first, and whose trials inform "
+        "proposals if their values compare; repeatable",
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder (default: results)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     add_data_arguments(parser)
@@ -169,6 +179,7 @@ _FIXED = (
     "epoch_steps",
     "min_kl",
     "scheduler",
+    "warm_start",
 )
 
 
@@ -204,6 +215,7 @@ def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
         scheduler=args.scheduler,
         final_seeds=args.final_seeds or FINAL_SEEDS,
         final_epochs=args.final_epochs,
+        warm_start=tuple(dict.fromkeys(args.warm_start or ())),
     )
 
 
@@ -268,6 +280,7 @@ def _search(
         scheduler=scheduler,
         stop=stop,
         callbacks=[callback],
+        max_failures=0,  # what crashes comes back as `sweep.crash` says, not whatever the error
     )
 
 
@@ -275,15 +288,16 @@ def _run(args: argparse.Namespace) -> None:
     started = time.time()
     _check(args)
     settings, corpus = _prepare(args)
+    learned = warm_start(args.results, settings) if args.resume is None else []
     folder = SweepFolder(args.results, settings.name)
     folder.create()
     where = _start_ray(args.address)
     resources = find_resources(args.trials_per_gpu, args.max_concurrent)
-    _say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report)
+    _say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report, *(given.report for given in learned))
     earlier = folder.read_summary() if args.resume else {}
     clock = Clock(started, earlier)
     requested = args.trials or earlier.get("trials", {}).get("requested") or DEFAULT_TRIALS
-    study = Study(folder.journal, settings, requested)
+    study = Study(folder.journal, settings, requested, learned)
     stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / study.requested)
     train, spec = corpus.splits["train"], corpus.spec
     moments = moments_of(train, spec)

@@ -6,7 +6,7 @@ Trials compete at rungs, epochs grace_period * eta^k. Values are recorded exactl
 - promotion: a trial that comes to a rung goes on if it is in the best 1/eta of all that have been there. Else it
   waits, with its checkpoint, and whoever is free first takes the best that waits and has come to be in the best 1/eta;
 - stopping: a trial that is not in the best 1/eta when it comes ends. The first to come is, whatever its worth. The
-  first points, which have nobody to be compared with yet, are not judged before the second rung.
+  families' defaults, which have nobody to be compared with yet, are not judged before the second rung.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweep import space
+from sweep.crash import MOST_CRASHES, Crash, crash_of
 from sweep.study import Report, Study, TrialRecord
 
 REDUCTION_FACTOR = 3
@@ -83,6 +84,22 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
         elif end != "paused":  # that it is only once its checkpoint is on disk, see `sweep.searcher`
             self.study.finish(number, end, report.failure)
         return str(TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Ray gave a trial up."""
+        del tune_controller
+        self.crashed(trial.config["number"], crash_of(trial))
+
+    def crashed(self, number: int, crash: Crash) -> None:
+        """Puts a trial back, unless it is to blame, or what is was so too often."""
+        record = self.study.records[number]
+        if record.ended:
+            return
+        count = record.crashes[crash.blamed] = record.crashes.get(crash.blamed, 0) + 1
+        if count <= MOST_CRASHES[crash.blamed]:
+            self.study.put_back(number)
+        else:
+            self.study.finish(number, "failed", crash.reason if count == 1 else f"{crash.reason} ({count} times)")
 
     def judge(self, number: int, report: Report) -> str | None:
         """Takes in a report; how the trial ends by it, "paused" if it waits, or None if it goes on."""

@@ -13,7 +13,7 @@ from sweep.study import TrialRecord
 class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete types
     """Hands out the trials that the scheduler wants run next, a trial of Ray's for each stay between rungs.
 
-    How they end is told by the scheduler, errors excepted.
+    How they end is told by the scheduler.
 
     Args:
         scheduler: says which trial is next.
@@ -57,14 +57,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Records a trial that Ray gave up on, or that is put off; its checkpoint is on disk now."""
-        del result
+        """A stay is over; a trial that has not ended is put off, its checkpoint is on disk now."""
+        del result, error
         record = self._study.records[self._numbers.pop(trial_id)]
-        if record.ended:
-            return
-        if error:
-            self._study.finish(record.number, "failed", "crashed; see error.txt in its folder under trials/")
-        else:
+        if not record.ended:
             record.state = "paused"
 
     def save(self, checkpoint_path: str) -> None:

@@ -5,22 +5,20 @@ unpickled. A trial is known by its number.
 """
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from sweep import space
-from sweep.journal import mend
+from sweep.earlier import Earlier, keep_trials, kept_trials
+from sweep.journal import open_storage
 from sweep.proposal import Given, propose
 from sweep.sampler import RungSampler, is_drawn
 from vae.encoding import DataSpec
-from vae.errors import UserError
 from vae.ranking import rank_key, rank_value
 
 FINALISTS = 3
@@ -61,6 +59,7 @@ class TrialRecord:
     goal: int = 0  # epochs to train before it competes again
     turn: int = 0  # when it was handed out last, counted
     standing: tuple[bool, float] | None = None  # rank key of its best epoch
+    crashes: dict[str, int] = field(default_factory=dict)  # by what was to blame
 
     @property
     def ended(self) -> bool:
@@ -74,7 +73,7 @@ class TrialRecord:
 
     def kept(self) -> dict[str, Any]:
         """What the journal keeps beside params and rung values."""
-        names = ("epoch", "last", "best", "train_seconds", "node", "failure", "params", "goal", "turn")
+        names = ("epoch", "last", "best", "train_seconds", "node", "failure", "params", "goal", "turn", "crashes")
         return {name: getattr(self, name) for name in names}
 
 
@@ -94,6 +93,7 @@ class Settings:
     scheduler: str = "promotion"
     final_seeds: int = FINAL_SEEDS  # of each finalist, the search's own included; 1: none are trained
     final_epochs: int | None = None  # of a final run; None: max_epochs
+    warm_start: tuple[str, ...] = ()  # names of earlier sweeps
 
     @property
     def task(self) -> space.Task:
@@ -108,17 +108,19 @@ class Study:
         path: the journal file.
         settings: of the sweep; but for its final runs must be those of the journal if it exists.
         requested: trials in all.
+        earlier: what a new sweep begins with; one that is read back has it in its journal.
     """
 
-    def __init__(self, path: Path, settings: Settings, requested: int) -> None:
+    def __init__(self, path: Path, settings: Settings, requested: int, earlier: Sequence[Earlier] = ()) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.settings = settings
         self.requested = requested
         self.records: dict[int, TrialRecord] = {}
         new = not path.exists()
         points = space.first_points(settings.task) if new else []  # a family that can't be leaves no journal behind
+        storage = open_storage(path)
         self._optuna = optuna.create_study(
-            storage=_storage(path),
+            storage=storage,
             study_name=settings.name,
             direction="maximize",
             load_if_exists=True,
@@ -127,10 +129,20 @@ class Study:
         self._turns = 0
         self._live: dict[int, optuna.trial.Trial] = {}
         self._cut_off: list[int] = []
-        for point in points:
-            self._optuna.enqueue_trial(point)
-        if not new:
+        if new:
+            self._begin(points, earlier)
+        else:
+            self._optuna.set_user_attr("settings", asdict(settings))  # its final runs may be others now
             self._read_back()
+        self._earlier = kept_trials(storage, settings.name)
+
+    def _begin(self, points: list[dict[str, Any]], earlier: Sequence[Earlier]) -> None:
+        for point in points + [point for given in earlier for point in given.points]:
+            self._optuna.enqueue_trial(point)
+        keep_trials(self._optuna._storage, earlier)
+        if earlier:
+            self._optuna.set_user_attr("warm_start", [given.report for given in earlier])
+        self._optuna.set_user_attr("settings", asdict(self.settings))  # last: what has them is whole
 
     def _read_back(self) -> None:
         for frozen in self._optuna.get_trials(deepcopy=False):
@@ -149,7 +161,7 @@ class Study:
         self._turns = max((record.turn for record in self.records.values()), default=0)
 
     def cut_off(self) -> TrialRecord | None:
-        """The next of the trials that an earlier process left in training, in the order in which it began them."""
+        """The next of the trials that a crash or an earlier process left in training, in the order of their turns."""
         return self.records[self._cut_off.pop(0)] if self._cut_off else None
 
     def ask(self, goal: int | None = None) -> TrialRecord | None:
@@ -168,7 +180,7 @@ class Study:
     def _ask(self) -> optuna.trial.Trial:
         """A first point, or a proposal; seeded by the trial, so that a resumed sweep keeps to its course."""
         trials = self._optuna.get_trials(deepcopy=False)
-        drawn = [trial for trial in trials if is_drawn(trial)]
+        drawn = [*self._earlier, *(trial for trial in trials if is_drawn(trial))]
         seed = (self.settings.seed * 1_000_003 + len(self.records)) % 2**32
         points_left = any(trial.state == TrialState.WAITING for trial in trials)
         sampler = RungSampler(drawn, seed) if points_left else Given(propose(drawn, self._suggest, seed))
@@ -210,6 +222,16 @@ class Study:
         trial.set_user_attr("record", record.kept())
         value = record.values[record.epoch] if state == "completed" else None
         self._optuna.tell(trial, value, state=_ENDS[state])
+
+    def put_back(self, number: int) -> None:
+        """A trial was cut off by a crash; it goes on from its newest checkpoint, in a turn of its own."""
+        record = self.records[number]
+        record.state = "paused"
+        if not record.waits:
+            self._turns += 1
+            record.turn = self._turns
+            self._cut_off.append(number)
+        self._trial(number).set_user_attr("record", record.kept())
 
     def _trial(self, number: int) -> optuna.trial.Trial:
         """The live trial; one from an earlier process is taken up again."""
@@ -257,25 +279,3 @@ def _best(count: int, records: list[TrialRecord]) -> list[TrialRecord]:
     """The best of those that have a result, the best first."""
     ranked = [(record.standing, -record.number, record) for record in records if record.standing is not None]
     return [record for _, _, record in heapq.nlargest(count, ranked)]
-
-
-def _storage(path: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
-def read_settings(path: Path, name: str) -> Settings:
-    """The settings of a sweep that has been started.
-
-    Raises:
-        UserError: the journal is absent, damaged or of another kind.
-    """
-    if not path.exists():
-        raise UserError(f"{path.parent}: no sweep to resume; `ls {path.parent.parent}` shows the names.")
-    mend(path)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        study = optuna.load_study(study_name=name, storage=_storage(path))
-        kept = study.user_attrs["settings"]
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: not a readable study journal ({error}); the sweep can't be resumed.") from None
-    return Settings(**{**kept, "families": tuple(kept["families"]), "spec": DataSpec(**kept["spec"])})

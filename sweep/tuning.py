@@ -66,7 +66,6 @@ def run_trials(
         storage_path=str(sessions.resolve()),
         name=f"session-{len(list(sessions.glob('session-*')))}",
         verbose=0,
-        max_failures=2,
         raise_on_failed_trial=False,
         **parts,
     )

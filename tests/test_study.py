@@ -5,7 +5,7 @@ import pytest
 from sweeping import report
 
 from sweep import space
-from sweep.study import read_settings
+from sweep.begun import read_settings
 from vae.encoding import DataSpec
 from vae.errors import UserError
 

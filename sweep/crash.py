@@ -1,0 +1,67 @@
+"""Why Ray gave a trial up, and what is to blame: the trial, its worker, or the node that it ran on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ray import cloudpickle
+from ray.exceptions import (
+    ActorUnavailableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
+from ray.tune.experiment import Trial
+
+TRIAL, WORKER, NODE = "trial", "worker", "node"
+MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 10}
+"""That a trial survives. Its own errors would come again, so of these none. A worker that was killed may have taken too
+much memory; it will again, if so. A node that went away says nothing of the trial; the limit ends a loop."""
+
+_LOST = (ActorUnavailableError, NodeDiedError, LocalRayletDiedError, ObjectLostError)
+_NODE_DIED = "because its node has died"  # Ray tells it from the worker's death in the message alone
+_LOW_MEMORY = "low on memory"
+
+
+@dataclass(frozen=True)
+class Crash:
+    """What is to blame, and a line that says why."""
+
+    blamed: str
+    reason: str
+
+
+def crash_of(trial: Trial) -> Crash:
+    """Of a trial that Ray has just given up; it keeps the error of a task or an actor, of others the text."""
+    # Not `trial.get_pickled_error`: that looks where Ray copies the files at the end of a run.
+    if trial.pickled_error_file is not None:
+        return classify(cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()))
+    _, _, text = Path(trial.error_file).read_text().partition("\n")
+    return classify(OutOfMemoryError(text) if _LOW_MEMORY in text else RayError(text))
+
+
+def classify(error: Exception) -> Crash:
+    """What is to blame for an error."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, (*_LOST, RayActorError)):
+        error = error.cause  # not the trainer's: it met a loss elsewhere
+    if isinstance(error, RayTaskError):
+        return Crash(TRIAL, f"{type(error.cause).__name__}: {_line(str(error.cause), 0)}")
+    if isinstance(error, OutOfMemoryError):
+        return Crash(TRIAL, "its worker was killed because the node was running low on memory")
+    if isinstance(error, _LOST) or (isinstance(error, RayActorError) and _with_its_node(error)):
+        return Crash(NODE, "its node died or could not be reached")
+    if isinstance(error, RayActorError) and error.actor_init_failed:
+        return Crash(TRIAL, f"its worker could not be set up: {_line(str(error), -1)}")
+    return Crash(WORKER, "its worker died" if isinstance(error, RayActorError) else _line(str(error), 0))
+
+
+def _with_its_node(error: RayActorError) -> bool:
+    return error.preempted or _NODE_DIED in str(error)
+
+
+def _line(text: str, index: int) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[index] if lines else "no reason given"
