@@ -27,7 +27,7 @@ from sweep.space import fitting_families
 from sweep.stop import Stop
 from sweep.study import FINAL_SEEDS, FINALISTS, Settings, Study
 from sweep.tuning import Resources, find_resources, run_trials
-from sweep.warm_start import warm_start
+from sweep.warm_start import require_sweeps, warm_start
 from vae.arguments import add_data_arguments, require_positive, require_seed
 from vae.bounds import marginal_elbo
 from vae.config import FAMILY_NAMES
@@ -117,6 +117,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--warm-start",
         action="append",
+        default=[],
         metavar="NAME",
         help="of an earlier sweep in --results, whose best configurations are tried first, and whose trials inform "
         "proposals if their values compare; repeatable",
@@ -198,6 +199,7 @@ def _check(args: argparse.Namespace) -> None:
     fixed = sorted(args.changed & {*_FIXED, "name", "seed"})
     if args.resume is not None and fixed:
         raise UserError(f"--{fixed[0].replace('_', '-')} is fixed once a sweep has begun; leave it out of --resume.")
+    require_sweeps(args.results, args.warm_start)
 
 
 def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
@@ -215,7 +217,7 @@ def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
         scheduler=args.scheduler,
         final_seeds=args.final_seeds or FINAL_SEEDS,
         final_epochs=args.final_epochs,
-        warm_start=tuple(dict.fromkeys(args.warm_start or ())),
+        warm_start=tuple(dict.fromkeys(args.warm_start)),
     )
 
 

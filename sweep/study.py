@@ -125,7 +125,6 @@ class Study:
             direction="maximize",
             load_if_exists=True,
         )
-        self._optuna.set_user_attr("settings", asdict(settings))  # a resumed sweep may have other final runs
         self._turns = 0
         self._live: dict[int, optuna.trial.Trial] = {}
         self._cut_off: list[int] = []

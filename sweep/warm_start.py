@@ -22,6 +22,7 @@ from sweep import space
 from sweep.begun import read_study
 from sweep.earlier import Earlier
 from sweep.proposal import Given
+from sweep.results import SweepFolder
 from sweep.study import Settings
 from vae.errors import UserError
 from vae.ranking import rank_key
@@ -30,19 +31,27 @@ MOST_POINTS = 5
 """From each earlier sweep."""
 
 
+def require_sweeps(results: Path, names: Iterable[str]) -> None:
+    """Checks that there are sweeps to start from.
+
+    Raises:
+        UserError: one has not begun.
+    """
+    for name in names:
+        if not SweepFolder(results, name).journal.exists():
+            raise UserError(f"--warm-start {name}: no sweep of this name; `ls {results}` shows the names.")
+
+
 def warm_start(results: Path, settings: Settings) -> list[Earlier]:
     """What the sweeps that a new one's settings name give to it.
 
     Raises:
-        UserError: there is no such sweep, or its journal is damaged.
+        UserError: the journal of one is damaged.
     """
-    return [_learn(results / name / "study.log", name, settings) for name in settings.warm_start]
+    return [_learn(SweepFolder(results, name).journal, name, settings) for name in settings.warm_start]
 
 
 def _learn(journal: Path, name: str, here: Settings) -> Earlier:
-    if not journal.exists():
-        results = journal.parent.parent
-        raise UserError(f"--warm-start {name}: no sweep of this name; `ls {results}` shows the names.")
     there, trials = read_study(journal, name)
     trials = [trial for trial in trials if "record" in trial.user_attrs]  # all of its parameters are drawn
     searched = [trial for trial in trials if trial.params["family"] in here.families]

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sweeping import SETTINGS
 
-from sweep.study import Settings, Study
+from sweep.study import Study
+from sweep.warm_start import warm_start
 from vae.corpus import Corpus, load_corpus
-from vae.encoding import DataSpec
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -62,9 +63,21 @@ def make_study(tmp_path: Path) -> Callable[..., Study]:
     """Opens a study; twice the same journal is what a resumed sweep does."""
 
     def make(trials: int, path: Path | None = None, **changes) -> Study:
-        spec = DataSpec("roll", 88, 4, 16, 100.0, window=64, longest_song=200)
-        families = ("dense", "recurrent")
-        settings = Settings("test", "bach", spec, "0" * 64, families, 27, 100_000, seed=0, min_kl=0.1)
-        return Study(path or tmp_path / "study.log", replace(settings, **changes), trials)
+        settings = replace(SETTINGS, **changes)
+        return Study(path or tmp_path / "study.log", settings, trials, warm_start(tmp_path, settings))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def chords(tmp_path_factory):
+    """A piano-roll file of songs of two chords anywhere on the keyboard: a code has much to say, soon learnt."""
+    random = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "chords.json"
+
+    def song():
+        return [[int(root), int(root) + 4, int(root) + 7] for root in random.integers(30, 90, 2) for _ in range(4)]
+
+    sizes = {"train": 300, "valid": 60, "test": 60}
+    path.write_text(json.dumps({name: [song() for _ in range(size)] for name, size in sizes.items()}))
+    return path

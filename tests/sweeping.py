@@ -9,9 +9,21 @@ from pathlib import Path
 
 from tiny import make_trainer
 
-from sweep.study import Report
+from sweep.study import Report, Settings
+from vae.encoding import DataSpec
 
 ROOT = Path(__file__).parents[1]
+SETTINGS = Settings(
+    name="test",
+    data="bach",
+    spec=DataSpec("roll", 88, 4, 16, 100.0, window=64, longest_song=200),
+    fingerprint="0" * 64,
+    families=("dense", "recurrent"),
+    max_epochs=27,
+    epoch_steps=100_000,
+    seed=0,
+    min_kl=0.1,
+)
 
 
 def start(*arguments, cwd=ROOT, final_seeds=1):

@@ -154,6 +154,35 @@ def test_the_best_is_played_from_the_newest_sweep(finished, tmp_path, capsys):
     assert pretty_midi.PrettyMIDI(str(tmp_path / "a" / "000.mid")).instruments[0].notes
 
 
+def test_a_sweep_begins_with_the_best_of_an_earlier_one(finished, chords, tmp_path):
+    (tmp_path / "chords").symlink_to(finished[0] / "chords")
+    code, output = run(
+        *("--data", chords, "--results", tmp_path, "--name", "warm", "--warm-start", "chords", "--trials", 2),
+        *(
+            "--max-epochs",
+            9,
+            "--epoch-steps",
+            24_000,
+            "--time-budget",
+            "1s",
+            "--family",
+            "dense",
+            "--family",
+            "recurrent",
+        ),
+    )
+    assert code == 0, output
+    (line,) = [line for line in output.splitlines() if line.startswith("warm start")]
+    assert "trials inform proposals" in line
+    assert len(rows_of(tmp_path, "warm")) == 2
+    study = _study(SweepFolder(tmp_path, "warm").journal, "warm")
+    assert study.user_attrs["warm_start"] == [line]
+    points = [trial.system_attrs["fixed_params"] for trial in study.trials if trial.state.name == "WAITING"]
+    assert points
+    tried = [trial.params for trial in _study(SweepFolder(finished[0], "chords").journal, "chords").trials]
+    assert all(point in tried for point in points)
+
+
 def test_killed_in_the_middle_a_sweep_resumes_and_loses_nothing(chords, tmp_path):
     options = ("--results", tmp_path)
     process = start(
@@ -261,6 +290,8 @@ def test_without_a_code_that_says_enough_the_best_ranked_wins_with_a_warning(cho
         (("--data", "no/such/place"), "no/such/place: no such file or folder"),
         (("--resume", "nothing"), "no sweep to resume"),
         (("--resume", "x", "--max-epochs", "3"), "--max-epochs is fixed once a sweep has begun"),
+        (("--resume", "x", "--warm-start", "y"), "--warm-start is fixed once a sweep has begun"),
+        (("--warm-start", "nothing"), "--warm-start nothing: no sweep of this name; `ls "),
         (("--name", "a/b"), "--name may hold letters"),
         (("--results", "s3://bucket/x"), "only folders work so far"),
     ],

@@ -6,6 +6,7 @@ import pytest
 from ray.tune.search import Searcher
 from sweeping import report
 
+from sweep.crash import WORKER, Crash
 from sweep.scheduler import Asha
 from sweep.searcher import StudySearcher
 from sweep.study import Report
@@ -70,14 +71,17 @@ def test_a_trial_cut_off_earlier_goes_on_from_its_newest_checkpoint(searcher_of)
     assert (config["number"], config["checkpoint"]) == (0, "checkpoint-0")
 
 
-def test_a_crash_is_a_failure_and_no_crash_is_none(searcher_of):
+def test_a_trial_that_lost_its_worker_is_handed_out_again_before_anything_new(searcher_of):
+    """From its newest checkpoint, and in a turn of its own: each has a folder."""
     study, searcher = searcher_of()
     for name in "ab":
         searcher.suggest(name)
+    searcher._scheduler.crashed(0, Crash(WORKER, "its worker died"))
     searcher.on_trial_complete("a", error=True)
     searcher.on_trial_complete("b")
-    assert (study.records[0].state, study.records[1].state) == ("failed", "paused")
-    assert "crashed" in study.records[0].failure
+    assert [study.records[number].state for number in (0, 1)] == ["paused", "paused"]
+    config = searcher.suggest("c")
+    assert (config["number"], config["turn"], config["checkpoint"]) == (0, 3, "checkpoint-0")
 
 
 def test_a_trial_that_the_scheduler_ended_is_not_ended_again(searcher_of):

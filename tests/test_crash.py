@@ -1,0 +1,178 @@
+"""Who is to blame when a trial crashes, and what becomes of it."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayTaskError,
+)
+from ray.tune.experiment import Trial
+from sweeping import report, rows_of, start, wait_for
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sweep.crash import MOST_CRASHES, NODE, TRIAL, WORKER, Crash, classify, crash_of
+from sweep.results import SweepFolder
+from sweep.scheduler import Asha
+
+KILLED = "1 worker(s) were killed due to the node running low on memory.\nMemory on the node was 5.41GB used."
+
+
+def raised(cause):
+    """An error out of a trial's worker."""
+    return RayTaskError("train", f"Traceback ...\n{type(cause).__name__}: {cause}", cause, "train", 1, "127.0.0.1")
+
+
+def died(message, **context):
+    return ActorDiedError(cause=ActorDiedErrorContext(actor_id=bytes(16), error_message=message, **context))
+
+
+ERRORS = {
+    "raised in training": (raised(ValueError("no such\nthing")).as_instanceof_cause(), TRIAL, "ValueError: no such"),
+    "raised in setup": (
+        ActorDiedError(raised(OSError("disk full"))),
+        TRIAL,
+        "its worker could not be set up: OSError: disk full",
+    ),
+    "killed for memory": (
+        OutOfMemoryError(KILLED),
+        TRIAL,
+        "its worker was killed because the node was running low on memory",
+    ),
+    "worker killed": (
+        died("The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"),
+        WORKER,
+        "its worker died",
+    ),
+    "node died": (
+        died("The actor died because its node has died. Node Id: cde93ddf7f99"),
+        NODE,
+        "its node died or could not be reached",
+    ),
+    "node preempted": (
+        died("drained", node_death_info=NodeDeathInfo(reason=NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED)),
+        NODE,
+        "its node died or could not be reached",
+    ),
+    "unreachable": (
+        ActorUnavailableError("rpc error: Connection timed out", None),
+        NODE,
+        "its node died or could not be reached",
+    ),
+    "node of a task died": (raised(NodeDiedError("gone")), NODE, "its node died or could not be reached"),
+    "data lost with a node": (
+        raised(ObjectLostError("00" * 28, None, "put")).as_instanceof_cause(),
+        NODE,
+        "its node died or could not be reached",
+    ),
+}
+
+
+@pytest.mark.parametrize(("error", "blamed", "reason"), ERRORS.values(), ids=ERRORS)
+def test_an_error_tells_who_is_to_blame(error, blamed, reason):
+    assert classify(error) == Crash(blamed, reason)
+
+
+@pytest.mark.parametrize(("error", "blamed", "reason"), ERRORS.values(), ids=ERRORS)
+def test_a_trial_that_ray_gave_up_tells_the_same(tmp_path, error, blamed, reason):
+    class Staged(Trial):
+        """Has its files in a folder of the test, for there is no session of Ray's."""
+
+        local_path = str(tmp_path)
+
+    trial = Staged("test", stub=True)
+    trial.handle_error(error)
+    assert crash_of(trial) == Crash(blamed, reason)
+
+
+@pytest.fixture
+def asha(make_study):
+    return Asha(make_study(trials=9), lambda: False)
+
+
+def crash(asha, blamed, times=1):
+    """The trial that is next crashes, again and again; as it is then."""
+    for _ in range(times):
+        record = asha.next()
+        record.state = "running"
+        asha.crashed(record.number, Crash(blamed, "said"))
+    return record
+
+
+@pytest.mark.parametrize("blamed", [TRIAL, WORKER, NODE])
+def test_a_trial_survives_so_many_crashes(asha, blamed):
+    """And each time it comes back before anything new."""
+    if MOST_CRASHES[blamed]:
+        assert crash(asha, blamed, MOST_CRASHES[blamed]).state == "paused"
+    record = crash(asha, blamed)
+    assert (record.number, record.state) == (0, "failed")
+    assert record.failure == ("said" if blamed == TRIAL else f"said ({MOST_CRASHES[blamed] + 1} times)")
+    assert asha.next().number == 1
+
+
+def test_lost_nodes_do_not_add_to_killed_workers(asha):
+    crash(asha, NODE, 5)
+    assert crash(asha, WORKER, 2).state == "paused"
+    assert crash(asha, WORKER).state == "failed"
+
+
+def test_crashes_count_across_a_resume(asha, make_study):
+    crash(asha, WORKER, 2)
+    again = Asha(make_study(trials=9), lambda: False)
+    assert crash(again, WORKER).failure == "said (3 times)"
+
+
+def test_a_trial_that_crashes_once_it_has_been_to_its_rung_waits_there(asha):
+    number = asha.next().number
+    asha.judge(number, report(1, -5.0))
+    asha.crashed(number, Crash(WORKER, "said"))
+    assert asha.study.records[number].waits
+    assert asha.next().number == 1
+
+
+def test_a_trial_that_has_ended_does_not_crash(asha):
+    record = asha.next()
+    asha.study.finish(record.number, "stopped")
+    asha.crashed(record.number, Crash(TRIAL, "said"))
+    assert (record.state, record.failure) == ("stopped", None)
+
+
+def training_worker(driver):
+    """The process that trains a trial of a sweep, or None."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=2) for line in listed.splitlines()]
+    parents = {int(row[0]): int(row[1]) for row in rows}
+    for pid in [int(row[0]) for row in rows if row[2].startswith("ray::") and ".train" in row[2]]:
+        above = pid
+        while above in parents and above != driver:
+            above = parents[above]
+        if above == driver:
+            return pid
+    return None
+
+
+def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(chords, tmp_path):
+    """By SIGKILL, after the first rung."""
+    process = start(
+        *("--data", chords, "--results", tmp_path, "--name", "shot", "--trials", 1, "--max-concurrent", 1),
+        *("--scheduler", "stopping", "--family", "dense", "--max-epochs", 9, "--epoch-steps", 40_000),
+    )
+    folder = SweepFolder(tmp_path, "shot")
+    wait_for(lambda: folder.newest_checkpoint(0) is not None and training_worker(process.pid), process)
+    os.kill(training_worker(process.pid), signal.SIGKILL)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert output.count("trial 0 goes on from its newest checkpoint: its worker died\n") == 1
+    assert "Traceback" not in output
+    assert rows_of(tmp_path, "shot")[0]["state"] == "completed"
+    events = EventAccumulator(str(folder.tensorboard / "00000")).Reload()
+    trained = [event.step for event in events.Scalars("train/elbo")]
+    assert trained.count(1) == 1
+    assert sorted(set(trained)) == list(range(1, 10))
