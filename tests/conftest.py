@@ -67,17 +67,3 @@ def make_study(tmp_path: Path) -> Callable[..., Study]:
         return Study(path or tmp_path / "study.log", settings, trials, warm_start(tmp_path, settings))
 
     return make
-
-
-@pytest.fixture(scope="session")
-def chords(tmp_path_factory):
-    """A piano-roll file of songs of two chords anywhere on the keyboard: a code has much to say, soon learnt."""
-    random = np.random.default_rng(0)
-    path = tmp_path_factory.mktemp("data") / "chords.json"
-
-    def song():
-        return [[int(root), int(root) + 4, int(root) + 7] for root in random.integers(30, 90, 2) for _ in range(4)]
-
-    sizes = {"train": 300, "valid": 60, "test": 60}
-    path.write_text(json.dumps({name: [song() for _ in range(size)] for name, size in sizes.items()}))
-    return path
