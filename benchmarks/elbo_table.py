@@ -52,6 +52,9 @@ SHEETS = ROOT / "docs" / "samples"
 PIECES = 8
 _SEARCH_SHARE = 0.6
 """Of the minutes; the rest trains the two best to the end."""
+_SEARCH_PATIENCE = 0.3
+"""Share of its time that the search waits for something better: where one trial stays ahead of all others, as on large
+sets, training it further is worth more."""
 _GROWING = 0.7
 """A trial whose best epoch lies in this share of those trained, or before, has begun to overfit."""
 _LEAST_SHARE = 0.05
@@ -90,7 +93,7 @@ class Run:
         seconds = 60.0 * self.args.minutes * _SEARCH_SHARE
         words = ["--data", self.args.data, "--name", "table", "--results", str(self.folder)]
         words += ["--trials", "100000", "--time-budget", f"{seconds:.0f}s", "--seed", str(self.args.seed)]
-        words += ["--final-seeds", "1"]  # `finals` has the rest of the time
+        words += ["--patience", str(_SEARCH_PATIENCE), "--final-seeds", "1"]  # `finals` has the rest of the time
         run_module("sweep.run", words)
         sweep = SweepFolder(self.folder, "table")
         times = sweep.read_summary()

@@ -1,7 +1,6 @@
 """Command: `python -m sweep.run --trials 200` finds the best VAE for a folder of music."""
 
 import argparse
-import logging
 import os
 import re
 import sys
@@ -9,11 +8,11 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
 
+from sweep.arguments import DEFAULT_TRIALS, check, check_finals, parse
 from sweep.begun import read_settings
 from sweep.callback import Clock, SweepCallback
 from sweep.final import finish
@@ -21,185 +20,17 @@ from sweep.finals import adopt, train_finals
 from sweep.live import LiveView, duration
 from sweep.report import Board
 from sweep.results import SweepFolder
-from sweep.scheduler import KINDS, PROMOTION, Asha, rungs
+from sweep.scheduler import Asha, rungs
 from sweep.searcher import StudySearcher
 from sweep.space import fitting_families
 from sweep.stop import Stop
-from sweep.study import FINAL_SEEDS, FINALISTS, Settings, Study
-from sweep.tuning import Resources, find_resources, run_trials
-from sweep.warm_start import require_sweeps, warm_start
-from vae.arguments import add_data_arguments, require_positive, require_seed
+from sweep.study import FINAL_SEEDS, Settings, Study
+from sweep.tuning import Resources, find_resources, run_trials, start_ray
+from sweep.warm_start import warm_start
 from vae.bounds import marginal_elbo
-from vae.config import FAMILY_NAMES
 from vae.corpus import Corpus, load_corpus
 from vae.errors import UserError, exit_code
 from vae.models.likelihood import moments_of
-from vae.train import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
-
-DEFAULT_TRIALS = 50
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning on machines without GPUs
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # their files cost driver time; ours hold the same
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `Stop` has its own, which loses nothing
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study's journal is what resumes, not Ray's snapshots
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Ray itself retries these, for ever
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-}
-
-
-def seconds(text: str) -> float:
-    """Reads a time such as 90, 90s, 40m, 2h or 1.5d.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if match is None or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"must be a time above 0 such as 90s, 40m or 2h, but got {text!r}")
-    return float(match[1]) * _UNITS[match[2] or "s"]
-
-
-def share(text: str) -> float:
-    """Reads a number above 0, 1 at most.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value <= 1.0:
-        raise argparse.ArgumentTypeError(f"must be a share above 0 and at most 1, but got {text!r}")
-    return value
-
-
-def _start_ray(address: str | None) -> str:
-    """Joins a cluster, or starts Ray on this machine; says which."""
-    os.environ |= _QUIET
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # crashes are told by the view, in a line each
-    address = address or os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if address is None:
-        ray.init(address="local", include_dashboard=False, **quiet)
-        return "this machine"
-    try:
-        ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError) as error:
-        raise UserError(
-            f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]}); "
-            f"start one with `ray start --head`, or leave --address out."
-        ) from None
-    return f"the Ray cluster at {address}"
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m sweep.run",
-        description="Searches for the best variational autoencoder for some music. Ctrl-C stops it and keeps "
-        "everything; --resume NAME goes on.",
-    )
-    parser.add_argument("--trials", type=int, metavar="N", help=f"in all (default: {DEFAULT_TRIALS})")
-    parser.add_argument(
-        "--time-budget", type=seconds, metavar="TIME", help="of search, such as 40m or 2h; final runs come after it"
-    )
-    parser.add_argument(
-        "--patience",
-        type=share,
-        metavar="SHARE",
-        help="end early if nothing better comes for this share of --trials or --time-budget, such as 0.3",
-    )
-    parser.add_argument("--name", help="of the sweep (default: the data's name and the time)")
-    parser.add_argument("--resume", metavar="NAME", help="go on with a sweep; --trials counts earlier ones too")
-    parser.add_argument(
-        "--warm-start",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="of an earlier sweep in --results, whose best configurations are tried first, and whose trials inform "
-        "proposals if their values compare; repeatable",
-    )
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder (default: results)")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    add_data_arguments(parser)
-    search = parser.add_argument_group("search")
-    search.add_argument("--family", action="append", choices=FAMILY_NAMES, help="only this one; repeatable")
-    search.add_argument(
-        "--max-epochs", type=int, default=MAX_EPOCHS, metavar="N", help=f"top rung (default: {MAX_EPOCHS})"
-    )
-    search.add_argument(
-        "--epoch-steps",
-        type=int,
-        default=EPOCH_STEPS,
-        metavar="N",
-        help=f"time steps of training in an epoch (default: {EPOCH_STEPS})",
-    )
-    search.add_argument(
-        "--min-kl",
-        type=float,
-        default=MIN_KL,
-        metavar="NATS",
-        help=f"that a code must carry a time step (default: {MIN_KL})",
-    )
-    search.add_argument(
-        "--scheduler",
-        choices=KINDS,
-        default=PROMOTION,
-        help="what a trial does at a rung that is not among the best: wait to be promoted, or end (default: promotion)",
-    )
-    finals = parser.add_argument_group("final runs")
-    finals.add_argument(
-        "--final-seeds",
-        type=int,
-        metavar="N",
-        help=f"that each of the best {FINALISTS} configurations is trained on after the search, the search's own "
-        f"counted; their mean decides, and 1 leaves it to the search (default: {FINAL_SEEDS})",
-    )
-    finals.add_argument(
-        "--final-epochs", type=int, metavar="N", help="of each, not less than --max-epochs (default: as many)"
-    )
-    where = parser.add_argument_group("machines")
-    where.add_argument("--address", help="of a Ray cluster: auto or HOST:PORT (default: this machine)")
-    where.add_argument("--trials-per-gpu", type=int, default=4, metavar="N", help="that share one (default: 4)")
-    where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: all that fit)")
-    args = parser.parse_args(argv)
-    args.changed = {name for name, value in vars(args).items() if value != parser.get_default(name)}
-    return args
-
-
-_FIXED = (
-    "data",
-    "encoding",
-    "steps_per_beat",
-    "steps_per_bar",
-    "family",
-    "max_epochs",
-    "epoch_steps",
-    "min_kl",
-    "scheduler",
-    "warm_start",
-)
-
-
-def _check(args: argparse.Namespace) -> None:
-    positive = ("trials", "max_epochs", "epoch_steps", "steps_per_beat", "steps_per_bar")
-    require_positive(args, *positive, "trials_per_gpu", "max_concurrent", "final_seeds", "final_epochs")
-    if not args.min_kl >= 0:
-        raise UserError(f"--min-kl must be at least 0, but got {args.min_kl}.")
-    require_seed(args)
-    if "://" in str(args.results) or re.match(r"(s3|gs):", str(args.results)):
-        raise UserError(f"--results {args.results}: only folders work so far; pass one that every node can reach.")
-    if args.name is not None and not re.fullmatch(r"[\w.-]+", args.name):
-        raise UserError(f"--name may hold letters, digits, '.', '_' and '-', but got {args.name!r}.")
-    if args.resume is None:
-        _check_finals(args, args.final_seeds or FINAL_SEEDS, args.max_epochs)
-    fixed = sorted(args.changed & {*_FIXED, "name", "seed"})
-    if args.resume is not None and fixed:
-        raise UserError(f"--{fixed[0].replace('_', '-')} is fixed once a sweep has begun; leave it out of --resume.")
-    require_sweeps(args.results, args.warm_start)
 
 
 def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
@@ -221,19 +52,10 @@ def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
     )
 
 
-def _check_finals(args: argparse.Namespace, final_seeds: int, max_epochs: int) -> None:
-    if args.final_epochs is None:
-        return
-    if args.final_epochs < max_epochs:
-        raise UserError(f"--final-epochs must be at least --max-epochs, {max_epochs}, but got {args.final_epochs}.")
-    if final_seeds == 1:
-        raise UserError("--final-epochs needs final runs, but --final-seeds is 1; pass --final-seeds 2 or more.")
-
-
 def _read_settings(args: argparse.Namespace, journal: Path) -> Settings:
     """The settings of a sweep to go on with; its final runs may be others than before."""
     settings = read_settings(journal, args.resume)
-    _check_finals(args, args.final_seeds or settings.final_seeds, settings.max_epochs)
+    check_finals(args, args.final_seeds or settings.final_seeds, settings.max_epochs)
     return replace(
         settings,
         final_seeds=args.final_seeds or settings.final_seeds,
@@ -288,12 +110,12 @@ def _search(
 
 def _run(args: argparse.Namespace) -> None:
     started = time.time()
-    _check(args)
+    check(args)
     settings, corpus = _prepare(args)
     learned = warm_start(args.results, settings) if args.resume is None else []
     folder = SweepFolder(args.results, settings.name)
     folder.create()
-    where = _start_ray(args.address)
+    where = start_ray(args.address)
     resources = find_resources(args.trials_per_gpu, args.max_concurrent)
     _say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report, *(given.report for given in learned))
     earlier = folder.read_summary() if args.resume else {}
@@ -355,7 +177,7 @@ def _say(*lines: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
-    args = _parse(argv)
+    args = parse(argv)
     return exit_code(lambda: _run(args))
 
 

@@ -1,5 +1,6 @@
 """How Ray Tune runs trials here: what each takes, warm actors, no pickles."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,37 @@ from ray import tune
 from sweep.study import Settings
 from sweep.trial import VaeTrial
 from vae.corpus import Corpus
+from vae.errors import UserError
+
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning on machines without GPUs
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # their files cost driver time; ours hold the same
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `Stop` has its own, which loses nothing
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the study's journal is what resumes, not Ray's snapshots
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Ray itself retries these, for ever
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+
+
+def start_ray(address: str | None) -> str:
+    """Joins a cluster, or starts Ray on this machine; says which."""
+    os.environ |= _QUIET
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # crashes are told by the view, in a line each
+    address = address or os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:
+        ray.init(address="local", include_dashboard=False, **quiet)
+        return "this machine"
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError) as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]}); "
+            f"start one with `ray start --head`, or leave --address out."
+        ) from None
+    return f"the Ray cluster at {address}"
 
 
 @dataclass(frozen=True)

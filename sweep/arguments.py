@@ -1,0 +1,169 @@
+"""The command line of `sweep.run`: what it takes, and what it refuses."""
+
+import argparse
+import re
+from pathlib import Path
+
+from sweep.scheduler import KINDS, PROMOTION
+from sweep.study import FINAL_SEEDS, FINALISTS
+from sweep.warm_start import require_sweeps
+from vae.arguments import add_data_arguments, require_positive, require_seed
+from vae.config import FAMILY_NAMES
+from vae.errors import UserError
+from vae.train import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
+
+DEFAULT_TRIALS = 50
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(text: str) -> float:
+    """Reads a time such as 90, 90s, 40m, 2h or 1.5d.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"must be a time above 0 such as 90s, 40m or 2h, but got {text!r}")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def share(text: str) -> float:
+    """Reads a number above 0, 1 at most.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value <= 1.0:
+        raise argparse.ArgumentTypeError(f"must be a share above 0 and at most 1, but got {text!r}")
+    return value
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments; `changed` names those that differ from their defaults."""
+    parser = argparse.ArgumentParser(
+        "python -m sweep.run",
+        description="Searches for the best variational autoencoder for some music. Ctrl-C stops it and keeps "
+        "everything; --resume NAME goes on.",
+    )
+    parser.add_argument("--trials", type=int, metavar="N", help=f"in all (default: {DEFAULT_TRIALS})")
+    parser.add_argument(
+        "--time-budget", type=seconds, metavar="TIME", help="of search, such as 40m or 2h; final runs come after it"
+    )
+    parser.add_argument(
+        "--patience",
+        type=share,
+        metavar="SHARE",
+        help="end early if nothing better comes for this share of --trials or --time-budget, such as 0.3",
+    )
+    parser.add_argument("--name", help="of the sweep (default: the data's name and the time)")
+    parser.add_argument("--resume", metavar="NAME", help="go on with a sweep; --trials counts earlier ones too")
+    parser.add_argument(
+        "--warm-start",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of an earlier sweep in --results, whose best configurations are tried first, and whose trials inform "
+        "proposals if their values compare; repeatable",
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder (default: results)")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    add_data_arguments(parser)
+    search = parser.add_argument_group("search")
+    search.add_argument("--family", action="append", choices=FAMILY_NAMES, help="only this one; repeatable")
+    search.add_argument(
+        "--max-epochs", type=int, default=MAX_EPOCHS, metavar="N", help=f"top rung (default: {MAX_EPOCHS})"
+    )
+    search.add_argument(
+        "--epoch-steps",
+        type=int,
+        default=EPOCH_STEPS,
+        metavar="N",
+        help=f"time steps of training in an epoch (default: {EPOCH_STEPS})",
+    )
+    search.add_argument(
+        "--min-kl",
+        type=float,
+        default=MIN_KL,
+        metavar="NATS",
+        help=f"that a code must carry a time step (default: {MIN_KL})",
+    )
+    search.add_argument(
+        "--scheduler",
+        choices=KINDS,
+        default=PROMOTION,
+        help="what a trial does at a rung that is not among the best: wait to be promoted, or end (default: promotion)",
+    )
+    finals = parser.add_argument_group("final runs")
+    finals.add_argument(
+        "--final-seeds",
+        type=int,
+        metavar="N",
+        help=f"that each of the best {FINALISTS} configurations is trained on after the search, the search's own "
+        f"counted; their mean decides, and 1 leaves it to the search (default: {FINAL_SEEDS})",
+    )
+    finals.add_argument(
+        "--final-epochs", type=int, metavar="N", help="of each, not less than --max-epochs (default: as many)"
+    )
+    where = parser.add_argument_group("machines")
+    where.add_argument("--address", help="of a Ray cluster: auto or HOST:PORT (default: this machine)")
+    where.add_argument("--trials-per-gpu", type=int, default=4, metavar="N", help="that share one (default: 4)")
+    where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: all that fit)")
+    args = parser.parse_args(argv)
+    args.changed = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    return args
+
+
+_FIXED = (
+    "data",
+    "encoding",
+    "steps_per_beat",
+    "steps_per_bar",
+    "family",
+    "max_epochs",
+    "epoch_steps",
+    "min_kl",
+    "scheduler",
+    "warm_start",
+)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses what can't be, before anything is read.
+
+    Raises:
+        UserError: says what, and the way out.
+    """
+    positive = ("trials", "max_epochs", "epoch_steps", "steps_per_beat", "steps_per_bar")
+    require_positive(args, *positive, "trials_per_gpu", "max_concurrent", "final_seeds", "final_epochs")
+    if not args.min_kl >= 0:
+        raise UserError(f"--min-kl must be at least 0, but got {args.min_kl}.")
+    require_seed(args)
+    if "://" in str(args.results) or re.match(r"(s3|gs):", str(args.results)):
+        raise UserError(f"--results {args.results}: only folders work so far; pass one that every node can reach.")
+    if args.name is not None and not re.fullmatch(r"[\w.-]+", args.name):
+        raise UserError(f"--name may hold letters, digits, '.', '_' and '-', but got {args.name!r}.")
+    if args.resume is None:
+        check_finals(args, args.final_seeds or FINAL_SEEDS, args.max_epochs)
+    fixed = sorted(args.changed & {*_FIXED, "name", "seed"})
+    if args.resume is not None and fixed:
+        raise UserError(f"--{fixed[0].replace('_', '-')} is fixed once a sweep has begun; leave it out of --resume.")
+    require_sweeps(args.results, args.warm_start)
+
+
+def check_finals(args: argparse.Namespace, final_seeds: int, max_epochs: int) -> None:
+    """Refuses final runs that can't be.
+
+    Raises:
+        UserError: says what, and the way out.
+    """
+    if args.final_epochs is None:
+        return
+    if args.final_epochs < max_epochs:
+        raise UserError(f"--final-epochs must be at least --max-epochs, {max_epochs}, but got {args.final_epochs}.")
+    if final_seeds == 1:
+        raise UserError("--final-epochs needs final runs, but --final-seeds is 1; pass --final-seeds 2 or more.")
