@@ -9,10 +9,10 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.result import SHOULD_CHECKPOINT
 
+from sweep.board import Board
 from sweep.crash import crash_of
 from sweep.journal import Snapshots
 from sweep.live import LiveView
-from sweep.report import Board
 from sweep.results import SweepFolder, summarise
 from sweep.study import Report, Study, TrialRecord
 from sweep.versions import revision, versions

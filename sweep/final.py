@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from sweep.board import Board
 from sweep.callback import SweepCallback
-from sweep.report import Board
 from sweep.results import SweepFolder
 from vae import checkpoint, sample, statistics
 from vae.bounds import TEST_SEED, evaluate, importance_weighted_bound

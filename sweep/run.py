@@ -14,11 +14,11 @@ import torch
 
 from sweep.arguments import DEFAULT_TRIALS, check, check_finals, parse
 from sweep.begun import read_settings
+from sweep.board import Board
 from sweep.callback import Clock, SweepCallback
 from sweep.final import finish
 from sweep.finals import adopt, train_finals
 from sweep.live import LiveView, duration
-from sweep.report import Board
 from sweep.results import SweepFolder
 from sweep.scheduler import Asha, rungs
 from sweep.searcher import StudySearcher

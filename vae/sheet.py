@@ -1,10 +1,5 @@
-"""Sheets of samples as pictures: piano rolls of music, heat maps of other arrays.
+"""Sheets of samples as pictures: piano rolls of music, heat maps of other arrays; the same samples, the same bytes."""
 
-Pictures are drawn on canvases of their own, never through pyplot, so that they need no display and no global
-state. The same samples give the same bytes.
-"""
-
-import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from vae import canvas
+from vae.canvas import RULE, TEXT
 from vae.encoding import HIGHEST_PITCH, LOWEST_PITCH, DataSpec, Notes, decode
 from vae.files import write_atomically
 
@@ -27,29 +24,19 @@ ROWS = 100
 """Rows of a heat map, at most."""
 
 _COLUMNS = 4
-_DPI = 120
 _NOTE, _ONSET = "#8fbbe3", "#174a7c"
-_BLACK_KEY, _BEAT, _BAR, _TEXT = "#f4f5f7", "#e2e5ea", "#aab1bd", "#3c4350"
+_BLACK_KEY, _BEAT = "#f4f5f7", "#e2e5ea"
 _BLACK_KEYS = (1, 3, 6, 8, 10)  # pitch classes
 
 
 def piano_roll_sheet(samples: Array, spec: DataSpec, path: Path, title: str = "") -> None:
     """Writes one PNG of samples, [N, T, D]; panels are numbered as the MIDI files are."""
-    buffer = io.BytesIO()
-    # matplotlib would name its version in the file, so the bytes would change with it.
-    _draw(samples, spec, title).savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, canvas.png(_draw(samples, spec, title)))
 
 
 def as_image(samples: Array, spec: DataSpec, title: str = "") -> npt.NDArray[np.uint8]:
     """The same sheet as pixels, [H, W, 3]."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure = _draw(samples, spec, title)
-    figure.set_dpi(_DPI)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's types stop short of its canvases
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+    return canvas.pixels(_draw(samples, spec, title))
 
 
 def _draw(samples: Array, spec: DataSpec, title: str) -> "Figure":
@@ -75,7 +62,7 @@ def _panels(samples: Array, spec: DataSpec, title: str) -> "Figure":
     else:
         _images(axes, samples, spec)
     for number, panel in enumerate(axes):
-        panel.set_title(f"{number:03d}", loc="left", fontsize=9, fontweight="bold", color=_TEXT, pad=3)
+        panel.set_title(f"{number:03d}", loc="left", fontsize=9, fontweight="bold", color=TEXT, pad=3)
         _label_edges(panel, leftmost=number % columns == 0, lowest=number + columns >= len(samples))
     _finish(figure, axes, title)
     return figure
@@ -124,13 +111,13 @@ def _time_grid(panel: "Axes", spec: DataSpec, steps: int) -> None:
     beat, bar = spec.steps_per_beat, spec.steps_per_bar
     panel.vlines(range(0, steps + 1, beat), 0, 128, color=_BEAT, linewidth=0.6, zorder=1)
     if bar:
-        panel.vlines(range(0, steps + 1, bar), 0, 128, color=_BAR, linewidth=0.8, zorder=1)
+        panel.vlines(range(0, steps + 1, bar), 0, 128, color=RULE, linewidth=0.8, zorder=1)
     unit = bar or beat
     units = math.ceil(steps / unit)
     every = max(1, math.ceil(units / 8))  # so that labels never touch
     numbers = range(0, units, every)
     panel.set_xticks([number * unit for number in numbers], [str(number + 1) for number in numbers])
-    panel.set_xlabel("bar" if bar else "beat", fontsize=8, color=_TEXT)
+    panel.set_xlabel("bar" if bar else "beat", fontsize=8, color=TEXT)
 
 
 def _notes(panel: "Axes", notes: Notes, steps: int) -> None:
@@ -156,8 +143,8 @@ def _images(axes: "list[Axes]", samples: Array, spec: DataSpec) -> None:
     """Arrays that are not keys: features upwards, steps to the right."""
     for panel, sample in zip(axes, samples, strict=True):
         panel.imshow(sample.T, aspect="auto", origin="lower", interpolation="nearest", **_scale(samples, spec))
-        panel.set_xlabel("step", fontsize=8, color=_TEXT)
-        panel.set_ylabel("feature", fontsize=8, color=_TEXT)
+        panel.set_xlabel("step", fontsize=8, color=TEXT)
+        panel.set_ylabel("feature", fontsize=8, color=TEXT)
 
 
 def _heat_map(rows: Array, spec: DataSpec, title: str) -> "Figure":
@@ -168,13 +155,13 @@ def _heat_map(rows: Array, spec: DataSpec, title: str) -> "Figure":
     figure = Figure(figsize=(9, min(8, 1.6 + 0.12 * len(rows))), layout="constrained")
     panel = figure.subplots()
     image = panel.imshow(rows, aspect="auto", interpolation="nearest", **_scale(rows, spec))
-    panel.set_ylabel("sample", fontsize=8, color=_TEXT)
-    panel.set_xlabel("feature", fontsize=8, color=_TEXT)
+    panel.set_ylabel("sample", fontsize=8, color=TEXT)
+    panel.set_xlabel("feature", fontsize=8, color=TEXT)
     panel.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     panel.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     bar = figure.colorbar(image, ax=panel, pad=0.01, fraction=0.03)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8, labelcolor=_TEXT, color=_BAR)
+    bar.ax.tick_params(labelsize=8, labelcolor=TEXT, color=RULE)
     _finish(figure, [panel], title)
     return figure
 
@@ -189,9 +176,6 @@ def _scale(values: Array, spec: DataSpec) -> dict[str, Any]:
 
 def _finish(figure: "Figure", axes: "list[Axes]", title: str) -> None:
     for panel in axes:
-        panel.tick_params(labelsize=8, labelcolor=_TEXT, length=0)
-        for spine in panel.spines.values():
-            spine.set_color(_BAR)
-            spine.set_linewidth(0.6)
+        canvas.tidy(panel)
     if title:
-        figure.suptitle(title, fontsize=11, fontweight="bold", color=_TEXT, x=0.01, ha="left")
+        canvas.entitle(figure, title)
