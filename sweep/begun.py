@@ -29,11 +29,20 @@ def read_study(path: Path, name: str) -> tuple[Settings, list[FrozenTrial]]:
     Raises:
         UserError: the journal is damaged or of another kind.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study = optuna.load_study(study_name=name, storage=open_storage(path))
-        asked = study.user_attrs["settings"]
+        return load_study(path, name)
     except (KeyError, ValueError) as error:
         raise UserError(f"{path}: not a readable study journal ({error}).") from None
+
+
+def load_study(path: Path, name: str) -> tuple[Settings, list[FrozenTrial]]:
+    """As `read_study`.
+
+    Raises:
+        KeyError, ValueError: it is no journal of a sweep.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.load_study(study_name=name, storage=open_storage(path))
+    asked = study.user_attrs["settings"]
     asked |= {name: tuple(asked.get(name, ())) for name in ("families", "warm_start")}
     return Settings(**{**asked, "spec": DataSpec(**asked["spec"])}), study.get_trials(deepcopy=False)

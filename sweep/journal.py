@@ -28,6 +28,12 @@ def snapshot_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.snapshot")
 
 
+def whole_lines(path: Path) -> bytes:
+    """A journal as it is now, without a last line that is still being written."""
+    content = path.read_bytes()
+    return content[: content.rfind(b"\n") + 1]
+
+
 class Snapshots:
     """Copies a journal now and then.
 
@@ -43,8 +49,7 @@ class Snapshots:
         """Copies the journal, if the last copy is old enough."""
         now = time.monotonic()
         if at_once or self._taken_at is None or now - self._taken_at > _SNAPSHOT_SECONDS:
-            content = self._path.read_bytes()
-            write_atomically(snapshot_of(self._path), content[: content.rfind(b"\n") + 1])
+            write_atomically(snapshot_of(self._path), whole_lines(self._path))
             self._taken_at = now
 
 

@@ -49,7 +49,7 @@ def highest_rung(trials: Sequence[FrozenTrial]) -> int | None:
 def comparable(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
     """The trials as TPE shall see them, see the head of this file; of very many all the good ones, others at random."""
     rung = highest_rung(trials)
-    good = heapq.nlargest(good_count(len(trials)), trials, key=lambda trial: _standing(trial, rung))
+    good = heapq.nlargest(good_count(len(trials)), trials, key=lambda trial: standing(trial, rung))
     numbers = {trial.number for trial in good}
     others = [trial for trial in trials if trial.number not in numbers]
     if len(trials) > _MOST_SEEN:
@@ -69,8 +69,8 @@ def _values(trial: FrozenTrial, rung: int | None) -> dict[int, float]:
     return {step: value for step, value in trial.intermediate_values.items() if step <= rung}
 
 
-def _standing(trial: FrozenTrial, rung: int | None) -> tuple[int, float]:
-    """The highest rung up to the one given, and the value there."""
+def standing(trial: FrozenTrial, rung: int | None) -> tuple[int, float]:
+    """What trials are ordered by, seen from a rung: the highest one reached up to there, then the value at it."""
     values = trial.intermediate_values
     if rung is None or not values or trial.state == TrialState.FAIL:
         return -1, 0.0

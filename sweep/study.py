@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from sweep import space
 from sweep.earlier import Earlier, keep_trials, kept_trials
@@ -238,6 +238,10 @@ class Study:
             identifier = self._optuna._storage.get_trial_id_from_study_id_trial_number(self._optuna._study_id, number)
             self._live[number] = optuna.trial.Trial(self._optuna, identifier)
         return self._live[number]
+
+    def drawn(self) -> list[FrozenTrial]:
+        """The trials as Optuna has them: what was drawn, from which ranges, and when."""
+        return [trial for trial in self._optuna.get_trials(deepcopy=False) if trial.number in self.records]
 
     def rank_key(self, metrics: Mapping[str, float]) -> tuple[bool, float]:
         """What the winner has most of: feasible first, then rank value."""

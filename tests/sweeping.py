@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tiny import make_trainer
 
-from sweep.study import Report, Settings
+from sweep.scheduler import STOPPING, Asha
+from sweep.study import Report, Settings, Study
 from vae.encoding import DataSpec
 
 ROOT = Path(__file__).parents[1]
@@ -78,3 +80,21 @@ def report(epoch, val_elbo, kl=0.2, code_gain=1.0):
     """Of one epoch."""
     metrics = {"epoch": epoch, "val_elbo": val_elbo, "kl": kl, "code_gain": code_gain}
     return Report(epoch, [metrics], metrics, 2.5, "here")
+
+
+def open_study(path, trials, **changes):
+    """A study in which trials end at rungs; twice the same journal is what a resumed sweep does."""
+    return Study(path, replace(SETTINGS, **{"scheduler": STOPPING} | changes), trials)
+
+
+def search(study, trials, worth, kl=lambda _: 0.2):
+    """Draws trials and runs each to its end under ASHA; `worth` gives their bound from params, None: they fail."""
+    asha = Asha(study, lambda: False)
+    for _ in range(trials):
+        record, end, elbo = study.ask(), None, None
+        while end is None:
+            elbo = worth(record)
+            rung = next(rung for rung in asha.rungs if rung > record.epoch)
+            told = Report(0, [], {}, 0.0, "here", "diverged") if elbo is None else report(rung, elbo, kl(record))
+            end = asha.judge(record.number, told)
+        study.finish(record.number, end, told.failure)
