@@ -1,0 +1,43 @@
+"""Importance of parameters."""
+
+import pytest
+from sweeping import open_study, search
+
+from sweep.importance import by_importance, importance
+from sweep.reading import TooFewError, read
+from sweep.results import SweepFolder
+
+
+@pytest.fixture
+def trials(tmp_path):
+    """Reads the trials of a search."""
+
+    def make(count, worth, **changes):
+        folder = SweepFolder(tmp_path, "test")
+        folder.create()
+        search(open_study(folder.journal, count, max_epochs=3, **changes), count, worth)
+        return read(folder).trials
+
+    return make
+
+
+def test_the_parameter_that_decides_comes_first_and_beats_chance(trials):
+    drawn = trials(60, lambda record: -5.0 - 10 * record.params["dropout"])
+    found = importance(drawn)
+    assert next(iter(found.shares)) == "dropout" == by_importance(drawn)[0]
+    assert found.shares["dropout"] > found.chance["dropout"]
+    assert sum(found.shares.values()) == pytest.approx(1.0)
+    assert (found.good, found.trials) == (6, 60)
+
+
+def test_a_parameter_that_only_some_trials_have_counts_too(trials):
+    found = importance(trials(60, lambda record: -5.0 - abs(record.params.get("dense_depth", 9) - 2)))
+    assert next(iter(found.shares)) in ("dense_depth", "family")
+    assert found.shares["dense_depth"] > found.chance["dense_depth"]
+
+
+def test_too_few_values_are_too_few_however_many_fail(trials):
+    drawn = trials(30, lambda record: -5.0 if record.number < 9 else None)
+    with pytest.raises(TooFewError, match="15 trials with a value are needed, but there are 9"):
+        importance(drawn)
+    assert set(by_importance(drawn)) == {name for trial in drawn for name in trial.frozen.params}
