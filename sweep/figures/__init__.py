@@ -1,0 +1,1 @@
+"""Figures of a sweep, a file each; `sweep.report` puts them together."""

@@ -1,0 +1,102 @@
+"""The report of a sweep."""
+
+import math
+import re
+
+import pytest
+from sweeping import open_study, report, search
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sweep.report import main
+from sweep.results import SweepFolder
+
+FIGURES = ("progress", "survival", "importance", "parallel", "slices", "front")
+
+
+def new_folder(results, name="test"):
+    folder = SweepFolder(results, name)
+    folder.create()
+    return folder
+
+
+def worth(record):
+    """Some fail, and some of the others have a code that says too little."""
+    return None if record.number % 9 == 8 else -5.0 - 4 * record.params["dropout"]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A report of trials in every state: the folder, and the page."""
+    folder = new_folder(tmp_path_factory.mktemp("results"))
+    study = open_study(folder.journal, 60)
+    search(study, 45, worth, lambda record: 0.05 if record.number % 3 else 0.3)
+    number = study.ask().number
+    study.report(number, report(1, math.nan), rung=True)
+    study.finish(number, "stopped")
+    study.report(study.ask().number, report(1, -6.0), rung=True)  # still runs
+    folder.write_trials(study)
+    assert main(["--results", str(folder.results)]) == 0
+    return folder, (folder.path / "report.html").read_text()
+
+
+def test_the_page_holds_every_section_and_needs_nothing_beside_it(written):
+    page = written[1]
+    assert re.findall(r'<section id="(\w+)">', page) == ["progress", "top", *FIGURES[1:]]
+    assert len(re.findall(r'<img alt="[\w ]+" src="data:image/png;base64,', page)) == len(FIGURES)
+    assert len(re.findall(r"(?:src|href)=", page)) == len(FIGURES) + len(re.findall(r'href="#', page))
+    assert not re.search(r"https?:|url\(|@import", page)
+
+
+def test_trials_of_every_state_are_counted(written):
+    page = written[1]
+    assert "47 trials: " in page
+    for said in ("5 failed", "1 not ended yet"):
+        assert said in page
+
+
+def test_the_same_figures_are_images_in_tensorboard(written):
+    events = EventAccumulator(str(written[0].tensorboard / "report")).Reload()
+    assert events.Tags()["images"] == [f"report/{name}" for name in FIGURES]
+    assert all(len(events.Images(tag)) == 1 for tag in events.Tags()["images"])
+
+
+def test_a_second_report_takes_the_place_of_the_first(written, tmp_path):
+    folder, page = written
+    assert main(["test", "--results", str(folder.results), "--out", str(tmp_path / "again.html")]) == 0
+    assert (tmp_path / "again.html").read_text() == page
+    assert len(list((folder.tensorboard / "report").iterdir())) == 1
+
+
+def test_what_there_is_too_little_for_is_said_in_its_place(tmp_path, capsys):
+    folder = new_folder(tmp_path)
+    open_study(folder.journal, 5).ask()
+    assert main(["--results", str(tmp_path)]) == 0
+    page = (folder.path / "report.html").read_text()
+    assert "Not yet: 15 trials with a value are needed, but there are 0 so far." in page
+    assert page.count("Not yet: ") == len(FIGURES)  # survival has a figure at once, the table has not
+    assert str(folder.path / "report.html") in capsys.readouterr().out
+
+
+def test_one_family_and_trials_that_all_fail_are_a_report_too(tmp_path):
+    folder = new_folder(tmp_path)
+    search(open_study(folder.journal, 20, families=("dense",)), 20, lambda _: None)
+    assert main(["--results", str(tmp_path)]) == 0
+    assert "20 failed" in (folder.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("arguments", [[], ["unknown"], ["empty"]], ids=["none", "unknown", "empty"])
+def test_no_sweep_is_told_in_one_line(tmp_path, capsys, arguments):
+    (tmp_path / "empty").mkdir()
+    assert main([*arguments, "--results", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "no sweep there" in error
+
+
+def test_a_place_that_cannot_be_written_is_told_in_one_line(tmp_path, capsys):
+    open_study(new_folder(tmp_path).journal, 5).ask()
+    (tmp_path / "file").write_text("")
+    assert main(["--results", str(tmp_path), "--out", str(tmp_path / "file" / "report.html")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "can't be written" in error
