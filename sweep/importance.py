@@ -1,8 +1,8 @@
 """Which parameters matter: what sets the best trials apart from all the others.
 
 By conditional PED-ANOVA (Watanabe et al. 2023, and for conditional spaces arXiv:2601.20800): the only one of Optuna's
-evaluators that takes parameters which some trials lack, and that needs no scikit-learn. It asks for an order of trials,
-not for values on one scale, so that trials stopped at lower rungs count too, where the sampler places them.
+evaluators that takes parameters which some trials lack. It asks for an order of trials, not for values on one scale, so
+that trials stopped at lower rungs count too, where the sampler places them.
 """
 
 import math

@@ -82,9 +82,9 @@ def report(epoch, val_elbo, kl=0.2, code_gain=1.0):
     return Report(epoch, [metrics], metrics, 2.5, "here")
 
 
-def open_study(path, trials, **changes):
+def open_study(path, trials, earlier=(), **changes):
     """A study in which trials end at rungs; twice the same journal is what a resumed sweep does."""
-    return Study(path, replace(SETTINGS, **{"scheduler": STOPPING} | changes), trials)
+    return Study(path, replace(SETTINGS, **{"scheduler": STOPPING} | changes), trials, earlier)
 
 
 def search(study, trials, worth, kl=lambda _: 0.2):

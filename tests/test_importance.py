@@ -1,21 +1,32 @@
 """Importance of parameters."""
 
+import optuna
 import pytest
-from sweeping import open_study, search
+from sweeping import SETTINGS, open_study, search
 
+from sweep import space
+from sweep.earlier import Earlier
 from sweep.importance import by_importance, importance
 from sweep.reading import TooFewError, read
 from sweep.results import SweepFolder
+
+
+def random_draws(count):
+    """Configurations that no search has settled on."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    for _ in range(count):
+        space.suggest(study.ask(), SETTINGS.task)
+    return Earlier("random", [trial.params for trial in study.trials], [], "")
 
 
 @pytest.fixture
 def trials(tmp_path):
     """Reads the trials of a search."""
 
-    def make(count, worth, **changes):
+    def make(count, worth):
         folder = SweepFolder(tmp_path, "test")
         folder.create()
-        search(open_study(folder.journal, count, max_epochs=3, **changes), count, worth)
+        search(open_study(folder.journal, count, [random_draws(count)], max_epochs=3), count, worth)
         return read(folder).trials
 
     return make
