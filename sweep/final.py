@@ -30,7 +30,7 @@ def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: 
     if callback.best is None:
         callback.write()
         board.close()
-        raise UserError(f"{folder.path}: no trial finished an epoch; trials.csv and trials/ say why, --resume goes on.")
+        raise UserError(f"{folder.path}: no trial finished an epoch; the lines above say why, --resume goes on.")
     model = checkpoint.load(folder.best).model
     callback.best |= _test(model, corpus)
     pieces = sample.draw(model, corpus.spec, _PIECES, 1.0, 0)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -19,7 +20,8 @@ _SNAPSHOT_SECONDS = 30.0
 
 
 def open_storage(path: Path) -> JournalStorage:
-    """Where Optuna reads and writes a journal."""
+    """Where Optuna reads and writes a journal, from now on without telling each step."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     return JournalStorage(JournalFileBackend(str(path)))
 
 

@@ -112,7 +112,6 @@ class Study:
     """
 
     def __init__(self, path: Path, settings: Settings, requested: int, earlier: Sequence[Earlier] = ()) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.settings = settings
         self.requested = requested
         self.records: dict[int, TrialRecord] = {}

@@ -10,7 +10,7 @@ defaults, come before them.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +48,30 @@ def warm_start(results: Path, settings: Settings) -> list[Earlier]:
     Raises:
         UserError: the journal of one is damaged.
     """
-    return [_learn(SweepFolder(results, name).journal, name, settings) for name in settings.warm_start]
+    learned: list[Earlier] = []
+    for name in settings.warm_start:
+        there, trials = read_study(SweepFolder(results, name).journal, name)
+        tried = [point for given in learned for point in given.points]
+        learned.append(_learn(there, trials, settings, tried))
+    return learned
 
 
-def _learn(journal: Path, name: str, here: Settings) -> Earlier:
-    there, trials = read_study(journal, name)
+def _learn(there: Settings, trials: list[FrozenTrial], here: Settings, tried: list[dict[str, Any]]) -> Earlier:
     trials = [trial for trial in trials if "record" in trial.user_attrs]  # all of its parameters are drawn
     searched = [trial for trial in trials if trial.params["family"] in here.families]
-    points = _points(_ranked(searched, here.min_kl), here.task)
+    points = _points(_ranked(searched, here.min_kl), here.task, tried)
     obstacle = _obstacle(there, here)
     informing = [] if obstacle else _comparable(searched, here.task)
     said = [
-        f"warm start from {name}: {len(points)} first points",
-        f"values left out: {obstacle}" if obstacle else f"{len(informing)} trials inform proposals",
+        f"warm start from {there.name}: {_count(points, 'first point')}",
+        f"values left out: {obstacle}" if obstacle else f"{_count(informing, 'trial')} to inform proposals",
         *_left_out(trials, points, here),
     ]
-    return Earlier(name, [params for _, params in points], informing, "; ".join(said))
+    return Earlier(there.name, [params for _, params in points], informing, "; ".join(said))
+
+
+def _count(things: Sized, noun: str) -> str:
+    return f"{len(things)} {noun}{'s' * (len(things) != 1)}"
 
 
 def _obstacle(there: Settings, here: Settings) -> str:
@@ -85,9 +93,11 @@ def _ranked(trials: Iterable[FrozenTrial], min_kl: float) -> list[FrozenTrial]:
     return sorted(scored, key=lambda trial: rank_key(best[trial.number], min_kl), reverse=True)
 
 
-def _points(ranked: Iterable[FrozenTrial], task: space.Task) -> list[tuple[FrozenTrial, dict[str, Any]]]:
-    """The best few, and what becomes of them in the space: none twice, and none that is a default."""
-    known = [_fit(point, task).params for point in space.first_points(task)]
+def _points(
+    ranked: Iterable[FrozenTrial], task: space.Task, tried: list[dict[str, Any]]
+) -> list[tuple[FrozenTrial, dict[str, Any]]]:
+    """The best few, and what becomes of them in the space; none twice, and none that is tried anyway."""
+    known = tried + [_fit(point, task).params for point in space.first_points(task)]
     points: list[tuple[FrozenTrial, dict[str, Any]]] = []
     for trial in ranked:
         params = _fit(trial.params, task).params

@@ -173,7 +173,7 @@ def test_a_sweep_begins_with_the_best_of_an_earlier_one(finished, chords, tmp_pa
     )
     assert code == 0, output
     (line,) = [line for line in output.splitlines() if line.startswith("warm start")]
-    assert "trials inform proposals" in line
+    assert "trials to inform proposals" in line
     assert len(rows_of(tmp_path, "warm")) == 2
     study = _study(SweepFolder(tmp_path, "warm").journal, "warm")
     assert study.user_attrs["warm_start"] == [line]

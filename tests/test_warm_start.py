@@ -62,10 +62,10 @@ def begin(make_study, tmp_path):
 def make_earlier(make_study, tmp_path):
     """Another earlier sweep, of few trials."""
 
-    def make(trials, values, **changes):
-        (tmp_path / "earlier").mkdir()
+    def make(trials, values, name="earlier", **changes):
+        (tmp_path / name).mkdir()
         changes = {"spec": METRED, "families": FAMILIES, **changes}
-        study = make_study(trials, tmp_path / "earlier" / "study.log", name="earlier", **changes)
+        study = make_study(trials, tmp_path / name / "study.log", name=name, **changes)
         conclude(study, values)
         return study
 
@@ -90,7 +90,17 @@ def test_the_best_come_first_after_the_defaults_none_twice(earlier, begin):
 
 def test_the_defaults_are_no_points_again(make_earlier, begin):
     make_earlier(len(FAMILIES), lambda *_: report(1, -5.0))
-    assert told(begin()) == "warm start from earlier: 0 first points; 2 trials inform proposals"
+    assert told(begin()) == "warm start from earlier: 0 first points; 2 trials to inform proposals"
+
+
+def test_earlier_sweeps_that_tried_the_same_give_it_once(make_earlier, begin):
+    """The first gives five of its seven, the second, its twin, the other two."""
+    for name in ("earlier", "twin"):
+        made = make_earlier(9, lambda _, params: report(1, -params["dropout"]), name=name)
+    new = begin(warm_start=("earlier", "twin"))
+    best = [record.params for record in made.top(9) if record.number >= len(FAMILIES)]
+    assert params_of(new, 9)[len(FAMILIES) :] == best
+    assert "twin: 2 first points" in new._optuna.user_attrs["warm_start"][1]
 
 
 @with_earlier
@@ -127,7 +137,7 @@ def test_the_journal_shows_a_person_what_came_from_where(earlier, begin, tmp_pat
     assert optuna.get_all_study_names(storage) == ["new", "warm start from earlier"]
     study, copied = (optuna.load_study(study_name=name, storage=storage) for name in ("new", "warm start from earlier"))
     assert study.user_attrs["settings"]["warm_start"] == ["earlier"]
-    assert study.user_attrs["warm_start"] == ["warm start from earlier: 5 first points; 41 trials inform proposals"]
+    assert study.user_attrs["warm_start"] == ["warm start from earlier: 5 first points; 41 trials to inform proposals"]
     for trial, original in zip(copied.trials, earlier._optuna.trials[:41], strict=True):
         assert (trial.state, trial.params, trial.intermediate_values, trial.datetime_start, trial.user_attrs) == (
             *(original.state, original.params, original.intermediate_values, original.datetime_start),
@@ -187,7 +197,7 @@ def test_a_sweep_that_still_runs_is_read_and_left_alone(begin, tmp_path):
     journal = tmp_path / "earlier" / "study.log"
     journal.write_bytes(journal.read_bytes() + b'{"half a reco')
     before = journal.read_bytes()
-    assert "41 trials inform proposals" in told(begin())
+    assert "41 trials to inform proposals" in told(begin())
     assert journal.read_bytes() == before
 
 
