@@ -21,7 +21,8 @@ from vae import checkpoint
 from vae.config import Config
 from vae.corpus import read_saved
 from vae.device import default_device
-from vae.train import EPOCH_STEPS, DivergedError, Trainer, TrainingData
+from vae.ranking import rank_value
+from vae.train import EPOCH_STEPS, MIN_KL, DivergedError, Trainer, TrainingData
 
 _TRIED = 15
 """Batches that the speed is measured on, after as many to warm up."""
@@ -87,6 +88,7 @@ def train(
     pace = Pace(seconds, patience)
     horizon = min(_SHARE * seconds * steps_per_second(config, data), most_epochs * EPOCH_STEPS)
     decay = max(1, int(horizon / config.batch_steps) - config.lr_warmup)
+    most = -math.inf  # feasible or not: a code may take long to say enough
     trainer, epochs = Trainer(replace(config, lr_decay=decay), data, seed), math.ceil(horizon / EPOCH_STEPS)
     while trainer.epoch < epochs and not pace.over():
         started, scored = time.monotonic(), pace.due() or epochs - trainer.epoch <= _LAST
@@ -95,8 +97,9 @@ def train(
         except DivergedError as error:
             print(error, flush=True)
             break
-        better = trainer.best is not None and trainer.best.metrics["epoch"] == trainer.epoch
-        pace.observe(time.monotonic() - started, metrics["train_seconds"], scored, better)
+        value = rank_value(metrics, MIN_KL) if scored else -math.inf
+        pace.observe(time.monotonic() - started, metrics["train_seconds"], scored, value > most)
+        most = max(most, value)
         if scored:
             print(
                 f"epoch {trainer.epoch} of {epochs}: val_elbo {metrics['val_elbo']:.3f}, kl {metrics['kl']:.3f}, "

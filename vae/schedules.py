@@ -30,26 +30,42 @@ def beta(config: Config, optimizer_step: int) -> float:
 
 
 class RateControl:
-    """Steers beta so that the KL of the batches comes to `rate_target` nats a time step.
+    """Steers beta so that the KL on validation comes to `rate_target` nats a time step.
 
-        beta <- clamp(beta * exp(0.05 * clamp(kl / rate_target - 1, -1, 5)), beta / 100, beta)
+        beta <- clamp(beta * exp(0.05 * clamp(kl / target - 1, -1, 5)), beta / 100, beta)
 
-    the latter two betas being the config's: a code that is worth more than the target may cost more. It begins at the
-    least, for a code that was pressed flat before it said anything does not come back; and it rises faster than it
-    falls, or the first epoch would go by on codes of twenty times the target. In the manner of ControlVAE (Shao et al.
-    2020), on a logarithmic scale. Stays on the device, so that a GPU is not waited for.
+    by the KL of each batch, the latter two betas being the config's: a code that is worth more than the target may cost
+    more. It begins at the least, for a code that was pressed flat before it said anything does not come back; and it
+    rises faster than it falls, or the first epoch would go by on codes of twenty times the target. In the manner of
+    ControlVAE (Shao et al. 2020), on a logarithmic scale. Stays on the device, so that a GPU is not waited for.
+
+    The target of the batches is `rate_target` times what the KL falls by from training, with its dropout and its last
+    weights, to validation: a KL that came out just below the floor of the metric would spoil all that it cost.
     """
 
     def __init__(self, config: Config, device: torch.device) -> None:
-        self._target, self._most = config.rate_target, config.beta
+        self._wanted, self._most = config.rate_target, config.beta
         self.beta = torch.tensor(_LEAST * config.beta, device=device)
+        self.target = torch.tensor(config.rate_target, device=device)
 
     def observe(self, rate: Tensor) -> None:
         """Takes in the KL of a batch, a scalar in nats per time step."""
-        error = (rate.detach() / self._target - 1.0).clamp(-1.0, _FASTEST)
+        error = (rate.detach() / self.target - 1.0).clamp(-1.0, _FASTEST)
         self.beta.mul_(torch.exp(_GAIN * error)).clamp_(_LEAST * self._most, self._most)
+
+    def correct(self, training: float, validation: float) -> None:
+        """Takes in the KL of an epoch in training and after it on validation, in nats per time step.
+
+        Goes half of the way, on a logarithmic scale; not while the KL is still far from its target.
+        """
+        target = self.target.item()
+        if validation > 0.0 and 1.0 / _SETTLED < training / target < _SETTLED:
+            gap = min(max(training / validation, 1.0 / _WIDEST), _WIDEST)
+            self.target.fill_(math.sqrt(target * self._wanted * gap))
 
 
 _GAIN = 0.05
 _FASTEST = 5.0
 _LEAST = 0.01
+_SETTLED = 1.5
+_WIDEST = 3.0

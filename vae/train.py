@@ -151,6 +151,8 @@ class Trainer:
             with self._optimizer.averaged():
                 metrics |= self.validate()
                 self._keep_best(metrics)
+            if self._control is not None:
+                self._control.correct(metrics["train_kl"], metrics["kl"])
         return metrics
 
     def _optimize(self) -> tuple[float, float, int, int]:
@@ -272,7 +274,7 @@ class Trainer:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in self._optimizer.tensors().items()}
         if self._control is not None:
-            tensors["control.beta"] = self._control.beta
+            tensors |= {"control.beta": self._control.beta, "control.target": self._control.target}
         tensors |= {f"rng.{kind}": state for kind, state in self._rng.items()}
         return tensors | {f"order.{name}": value for name, value in self._order.state().items()}
 
@@ -311,6 +313,7 @@ class Trainer:
         self._optimizer.restore(_with_prefix(tensors, "optimizer."))
         if self._control is not None:
             self._control.beta.copy_(tensors["control.beta"])
+            self._control.target.copy_(tensors["control.target"])
         self._rng = _with_prefix(tensors, "rng.")
         self._order.restore(_with_prefix(tensors, "order."))
 
