@@ -79,4 +79,5 @@ def _tell(summary: dict[str, Any], folder: SweepFolder, min_kl: float) -> None:
     sys.stdout.write(
         f"play it: python -m vae.sample --best --results {folder.results}\n"
         f"look at it: tensorboard --logdir {folder.tensorboard}\n"
+        f"understand it: python -m sweep.report {folder.name} --results {folder.results}\n"
     )
