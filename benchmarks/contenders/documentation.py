@@ -27,10 +27,12 @@ from benchmarks.contenders.shared import (
     Suggest,
     parse,
 )
+from sweep.replay import METRIC
 from sweep.space import Task
 from vae.config import Config
 from vae.corpus import load_corpus
-from vae.train import Trainer, TrainingData
+from vae.ranking import rank_value
+from vae.train import MIN_KL, Trainer, TrainingData
 
 
 class TallyCallback(tune.Callback):  # type: ignore[misc]  # ray ships incomplete types
@@ -70,6 +72,7 @@ def trainable(data: str, seed: int, epoch_steps: int) -> Callable[[dict[str, Any
         trainer = Trainer(model_config, TrainingData.load(corpus, torch.device("cpu")), seed, epoch_steps)
         for _ in range(MAX_EPOCHS):
             metrics = timed_epoch(trainer)
+            metrics[METRIC] = rank_value(metrics, MIN_KL)
             with tempfile.TemporaryDirectory() as folder:
                 torch.save({"epoch": trainer.epoch, "model": trainer.model.state_dict()}, Path(folder) / "model.pt")
                 tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
