@@ -11,10 +11,11 @@ from ray.exceptions import (
     ObjectLostError,
     OutOfMemoryError,
     RayActorError,
-    RayError,
     RayTaskError,
 )
 from ray.tune.experiment import Trial
+
+from sweep.workers import WorkerLostError
 
 TRIAL, WORKER, NODE = "trial", "worker", "node"
 MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 10}
@@ -23,7 +24,6 @@ much memory; it will again, if so. A node that went away says nothing of the tri
 
 _LOST = (ActorUnavailableError, NodeDiedError, LocalRayletDiedError, ObjectLostError)
 _NODE_DIED = "because its node has died"  # Ray tells it from the worker's death in the message alone
-_LOW_MEMORY = "low on memory"
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,17 @@ class Crash:
 
 
 def crash_of(trial: Trial) -> Crash:
-    """Of a trial that Ray has just given up; it keeps the error of a task or an actor, of others the text."""
+    """Of a trial that Ray has just given up; it keeps the error of a task or an actor, of its own the text."""
     # Not `trial.get_pickled_error`: that looks where Ray copies the files at the end of a run.
     if trial.pickled_error_file is not None:
         return classify(cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()))
     _, _, text = Path(trial.error_file).read_text().partition("\n")
-    return classify(OutOfMemoryError(text) if _LOW_MEMORY in text else RayError(text))
+    return Crash(WORKER, _line(text, 0))
 
 
 def classify(error: Exception) -> Crash:
     """What is to blame for an error."""
+    error = error.cause if isinstance(error, WorkerLostError) else error
     if isinstance(error, RayTaskError) and isinstance(error.cause, (*_LOST, RayActorError)):
         error = error.cause  # not the trainer's: it met a loss elsewhere
     if isinstance(error, RayTaskError):

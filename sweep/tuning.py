@@ -12,6 +12,7 @@ from ray import tune
 
 from sweep.study import Settings
 from sweep.trial import VaeTrial
+from sweep.workers import outlive_lost_workers
 from vae.corpus import Corpus
 from vae.errors import UserError
 
@@ -87,6 +88,7 @@ def run_trials(
         folder_of: names the folder of a trial by its config.
         parts: of `tune.run`, such as `search_alg`, `scheduler`, `stop` and `callbacks`.
     """
+    outlive_lost_workers()
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)
     trainable = tune.with_parameters(VaeTrial, corpus=corpus, settings=settings)
     # Not `Tuner`, which pickles all of this to restore it: here the study's journal does that, and no pickles.

@@ -5,6 +5,9 @@ import signal
 import subprocess
 
 import pytest
+from ray.air.execution import ResourceManager
+from ray.air.execution._internal.tracked_actor import TrackedActor
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 from ray.exceptions import (
     ActorDiedError,
@@ -21,6 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sweep.crash import MOST_CRASHES, NODE, TRIAL, WORKER, Crash, classify, crash_of
 from sweep.results import SweepFolder
 from sweep.scheduler import Asha
+from sweep.workers import ActorManager, known
 
 KILLED = "1 worker(s) were killed due to the node running low on memory.\nMemory on the node was 5.41GB used."
 
@@ -88,8 +92,24 @@ def test_a_trial_that_ray_gave_up_tells_the_same(tmp_path, error, blamed, reason
         local_path = str(tmp_path)
 
     trial = Staged("test", stub=True)
-    trial.handle_error(error)
+    trial.handle_error(known(error))
     assert crash_of(trial) == Crash(blamed, reason)
+
+
+class Unlimited(ResourceManager):
+    """Resources that need not be given back."""
+
+    def free_resources(self, acquired_resource):
+        pass
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError(KILLED), NodeDiedError("gone")])
+def test_a_worker_lost_in_training_is_told_to_its_trial(error):
+    """Ray Tune's own manager would raise, which ends the search."""
+    manager, actor, told = ActorManager(Unlimited()), TrackedActor(0), []
+    manager._live_actors_to_ray_actors_resources[actor] = (None, None)
+    manager._actor_task_failed(TrackedActorTask(actor, on_error=lambda _, lost: told.append(lost)), error)
+    assert [classify(lost) for lost in told] == [classify(error)]
 
 
 @pytest.fixture
