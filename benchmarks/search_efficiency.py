@@ -295,7 +295,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="at a time (default: 2)")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: benchmarks/results/{NAME}.json")
     args = parser.parse_args(argv)
-    args.contender = args.contender or [name for name in CONTENDERS if name != BOHB or _has_bohb()]
+    args.contender = (
+        list(dict.fromkeys([RANDOM, OURS, *args.contender]))
+        if args.contender
+        else [name for name in CONTENDERS if name != BOHB or _has_bohb()]
+    )
     measure(args)
     return 0
 

@@ -77,6 +77,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._on_better = on_better
         self._snapshots = Snapshots(folder.journal)
         self._saved_at: dict[int, float] = {}
+        self._dropped: set[int] = set()
         # An earlier start of this sweep may have exported a winner.
         self.best = self._read_best() if (folder.best / checkpoint.METRICS).exists() else None
 
@@ -134,6 +135,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         """A checkpoint is on disk: exports it if nothing better is."""
         number, path = trial.config["number"], Path(checkpoint.path)
         self._saved_at[number] = time.monotonic()
+        self._dropped.discard(number)
         self._export_if_best(number, path)
         self._folder.drop_checkpoints(number, keep=path)
 
@@ -182,10 +184,10 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
     def tidy(self) -> None:
         """Drops the checkpoints of trials that ended, but for the best few."""
         kept = self._kept()
-        for number in self._saved_at.keys() - kept:
-            if self._study.records[number].ended:
-                self._folder.drop_checkpoints(number)
-                del self._saved_at[number]
+        ended = {record.number for record in self._study.records.values() if record.ended}
+        for number in ended - kept - self._dropped:  # those of earlier starts of the sweep too
+            self._folder.drop_checkpoints(number)
+            self._dropped.add(number)
 
     def write(self, **further: Any) -> dict[str, Any]:
         """Rewrites `summary.json` and `trials.csv`.

@@ -1,7 +1,7 @@
 """Final runs: the best configurations on further seeds, over Ray Tune as the search was."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from sweep.callback import SAVE_SECONDS, SweepCallback
+from sweep.crash import MOST_CRASHES, crash_of
 from sweep.live import FinalsView
 from sweep.results import SweepFolder
 from sweep.scheduler import rungs
@@ -31,17 +32,18 @@ def train_finals(study: Study, folder: SweepFolder, corpus: Corpus, resources: R
     runs = plan(study, folder)
     left = {run.folder: run for run in runs if not run.trained}
     if left:
+        searcher = _Finals(list(left.values()), stop)
         with FinalsView(runs) as view:
             run_trials(
                 corpus,
                 replace(study.settings, max_epochs=runs[0].epochs),
                 resources,
                 folder.finals,
-                lambda config: str(config["folder"]),
-                search_alg=_Finals(list(left.values()), stop),
+                lambda config: f"{config['folder']}.{config['attempt']}",
+                search_alg=searcher,
                 stop=_End(stop, runs[0].epochs),
-                callbacks=[_FinalsCallback(left, folder, view)],
-                max_failures=2,
+                callbacks=[_FinalsCallback(left, folder, view, searcher.put_back)],
+                max_failures=0,  # as of the search
             )
     return runs
 
@@ -68,17 +70,27 @@ class _Finals(Searcher):  # type: ignore[misc]  # ray ships incomplete types
     def __init__(self, runs: Sequence[FinalRun], stop: Stop) -> None:
         super().__init__()
         self._runs, self._stop = list(runs), stop
+        self._live: set[str] = set()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The config of the next run, or FINISHED."""
-        if not self._runs or self._stop.asked():
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The config of the next run; None while one that trains may come back, then FINISHED."""
+        if self._stop.asked() or not (self._runs or self._live):
             return str(Searcher.FINISHED)
+        if not self._runs:
+            return None
         run = self._runs.pop(0)
+        self._live.add(trial_id)
         path = None if run.checkpoint is None else str(run.checkpoint)
-        return {"folder": run.folder, "params": run.params, "seed": run.seed, "checkpoint": path}
+        identity = {"folder": run.folder, "attempt": sum(run.crashes.values())}
+        return {**identity, "params": run.params, "seed": run.seed, "checkpoint": path}
+
+    def put_back(self, run: FinalRun) -> None:
+        """A run was cut off by a crash; it goes on from its newest checkpoint."""
+        self._runs.insert(0, run)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the callback records how a run ends."""
+        """The callback records how a run ends."""
+        self._live.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: checkpoints are all that a run resumes from."""
@@ -106,8 +118,14 @@ class _End(Stopper):  # type: ignore[misc]  # ray ships incomplete types
 class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete types
     """Keeps the runs and the view current, and has them saved."""
 
-    def __init__(self, runs: Mapping[str, FinalRun], folder: SweepFolder, view: FinalsView) -> None:
-        self._runs, self._folder, self._view = runs, folder, view
+    def __init__(
+        self,
+        runs: Mapping[str, FinalRun],
+        folder: SweepFolder,
+        view: FinalsView,
+        put_back: Callable[[FinalRun], None],
+    ) -> None:
+        self._runs, self._folder, self._view, self._put_back = runs, folder, view, put_back
         self._saved_at: dict[str, float] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -135,8 +153,14 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
         self._folder.drop_checkpoints(run.trial, run.name, keep=path)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Ray gave a run up."""
-        self._fail(self._runs[trial.config["folder"]], "crashed; see error.txt in its folder under finals/")
+        """Ray gave a run up; it is put back, unless it is to blame, or what is was so too often."""
+        run, crash = self._runs[trial.config["folder"]], crash_of(trial)
+        count = run.crashes[crash.blamed] = run.crashes.get(crash.blamed, 0) + 1
+        if count > MOST_CRASHES[crash.blamed]:
+            self._fail(run, crash.reason)
+            return
+        self._view.note(f"final run of trial {run.trial} with seed {run.seed} goes on: {crash.reason}")
+        self._put_back(run)
 
     def _fail(self, run: FinalRun, reason: str) -> None:
         run.failure = reason

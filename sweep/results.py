@@ -64,7 +64,7 @@ class SweepFolder:
     def _checkpoints(self, number: int, final: str | None) -> Iterator[Path]:
         if final is None:
             return self.trials.glob(f"session-*/{number:05d}-*/checkpoint_*")
-        return self.finals.glob(f"session-*/{number:05d}-{final}/checkpoint_*")
+        return self.finals.glob(f"session-*/{number:05d}-{final}.*/checkpoint_*")  # an attempt after the dot
 
     def newest_checkpoint(self, number: int, final: str | None = None) -> Path | None:
         """The whole checkpoint of a trial, or of a final run of it, with the most epochs, or None.

@@ -81,7 +81,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
             return str(TrialScheduler.CONTINUE)
         if end is None:
             self.study.records[number].state = "paused"
-        elif end != "paused":  # that it is only once its checkpoint is on disk, see `sweep.searcher`
+        elif end not in ("paused", "completed"):  # those only once a checkpoint is on disk, see `sweep.searcher`
             self.study.finish(number, end, report.failure)
         return str(TrialScheduler.STOP)
 
@@ -148,7 +148,8 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
         return None
 
     def _promote(self, record: TrialRecord) -> TrialRecord:
-        return self.study.promote(record.number, self.rungs[self.rungs.index(record.epoch) + 1])
+        further = self.rungs[self.rungs.index(record.epoch) + 1]
+        return self.study.promote(record.number, further if further < self.rungs[-1] else further + 1)
 
     def _waiting(self, epoch: int) -> list[TrialRecord]:
         return [record for record in self.study.records.values() if record.waits and record.epoch == epoch]

@@ -57,10 +57,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A stay is over; a trial that has not ended is put off, its checkpoint is on disk now."""
-        del result, error
+        """A stay is over; a trial that has not ended is completed or put off, its checkpoint is on disk now."""
+        del result
         record = self._study.records[self._numbers.pop(trial_id)]
-        if not record.ended:
+        if record.ended:
+            return
+        if not error and record.epoch >= self._study.settings.max_epochs:
+            self._study.finish(record.number, "completed")
+        else:
             record.state = "paused"
 
     def save(self, checkpoint_path: str) -> None:

@@ -5,7 +5,7 @@ several seeds, the search's own run being one where it went as far, and the mean
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class FinalRun:
     epoch: int = 0  # trained so far
     saved_epoch: int = 0  # of the checkpoint
     failure: str | None = None  # why it could not go on
+    crashes: dict[str, int] = field(default_factory=dict)  # by what was to blame
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from vae.encoding import DataSpec
 BATCH_STEPS = (512, 1024, 2048)
 CROPS = (256, 1024)
 _RATES = (1.0, 2.5)
-"""What the KL is held at in training, in floors: on validation it comes out lower, most so for codes of whole songs."""
+"""What the KL is held at, in floors; free bits hold it in training, and on validation it comes out lower."""
 
 _MOST_RATE = 100.0  # nats a time step; `Config` takes no more
 

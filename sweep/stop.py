@@ -32,7 +32,7 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
         self._budget, self._patience, self._clock, self._share_ended = budget, patience, clock, share_ended
         self._bettered_at: float | None = None  # share of the budget
         self._asked_at: float | None = None
-        self._now = False
+        self._now = self._impatient = False
 
     def listen(self) -> None:
         """Takes over Ctrl-C and SIGTERM."""
@@ -71,9 +71,10 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
     @property
     def impatient(self) -> bool:
         """Whether nothing better has come for too long."""
-        if self._patience is None or self._bettered_at is None:
-            return False
-        return self.spent() - self._bettered_at >= self._patience
+        if self._patience is not None and self._bettered_at is not None:
+            # For good: what saves itself when it is asked to stop may be better after all.
+            self._impatient |= self.spent() - self._bettered_at >= self._patience
+        return self._impatient
 
     def asked(self) -> bool:
         """Whether trials should stop at their next report."""

@@ -5,6 +5,7 @@ unpickled. A trial is known by its number.
 """
 
 import heapq
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -56,8 +57,9 @@ class TrialRecord:
     node: str = ""
     failure: str | None = None
     values: dict[int, float] = field(default_factory=dict)  # rank value at each rung
-    goal: int = 0  # epochs to train before it competes again
+    goal: int = 0  # the rung at which it competes next; beyond the top if at none
     turn: int = 0  # when it was handed out last, counted
+    reported_at: float | None = None  # its last report, in seconds since 1970
     standing: tuple[bool, float] | None = None  # rank key of its best epoch
     crashes: dict[str, int] = field(default_factory=dict)  # by what was to blame
 
@@ -73,7 +75,19 @@ class TrialRecord:
 
     def kept(self) -> dict[str, Any]:
         """What the journal keeps beside params and rung values."""
-        names = ("epoch", "last", "best", "train_seconds", "node", "failure", "params", "goal", "turn", "crashes")
+        names = (
+            "epoch",
+            "last",
+            "best",
+            "train_seconds",
+            "node",
+            "failure",
+            "params",
+            "goal",
+            "turn",
+            "crashes",
+            "reported_at",
+        )
         return {name: getattr(self, name) for name in names}
 
 
@@ -132,6 +146,7 @@ class Study:
         else:
             self._optuna.set_user_attr("settings", asdict(settings))  # its final runs may be others now
             self._read_back()
+            self.requested = max(requested, len(self.records))
         self._earlier = kept_trials(storage, settings.name)
 
     def _begin(self, points: list[dict[str, Any]], earlier: Sequence[Earlier]) -> None:
@@ -163,12 +178,12 @@ class Study:
         return self.records[self._cut_off.pop(0)] if self._cut_off else None
 
     def ask(self, goal: int | None = None) -> TrialRecord | None:
-        """A new trial, to be trained for `goal` epochs before it competes (None: all); None when there are no more."""
+        """A new trial, to be trained for `goal` epochs before it competes (None: it never does); None if all are."""
         if len(self.records) >= self.requested:
             return None
         trial = self._ask()
         self._turns += 1
-        params, goal = self._suggest(trial), goal or self.settings.max_epochs
+        params, goal = self._suggest(trial), goal or self.settings.max_epochs + 1
         record = TrialRecord(trial.number, params, goal=goal, turn=self._turns)
         self._live[trial.number] = trial
         self.records[trial.number] = record
@@ -189,7 +204,7 @@ class Study:
         return space.suggest(trial, self.settings.task)
 
     def promote(self, number: int, goal: int) -> TrialRecord:
-        """Lets a trial go on to `goal` epochs."""
+        """Lets a trial go on to the rung `goal`."""
         record = self.records[number]
         if record.waits:
             self._turns += 1
@@ -203,6 +218,7 @@ class Study:
         record = self.records[number]
         record.epoch, record.node, record.best = report.epoch, report.node, report.best
         record.standing, record.train_seconds = self._standing(record), report.train_seconds
+        record.reported_at = time.time()
         scored = [metrics for metrics in report.curve if "val_elbo" in metrics]
         record.last = scored[-1] if scored else record.last
         if rung:

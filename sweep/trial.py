@@ -68,7 +68,7 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
 
     def _train(self, trainer: Trainer, curve: list[dict[str, float]]) -> None:
         started = time.perf_counter()
-        while True:
+        while trainer.epoch < self._rungs[-1]:  # else only the report was lost
             curve.append(trainer.train_epoch(validate=validates(trainer.epoch + 1, self._rungs)))
             if trainer.epoch in self._rungs or time.perf_counter() - started > REPORT_SECONDS:
                 return

@@ -52,6 +52,8 @@ def _best(reading: Reading) -> str:
     ranked = reading.ranked()
     if not ranked:
         return "No trial has been scored on validation yet."
+    if reading.summary.get("best", {}).get("seeds"):
+        return _best_of_seeds(reading.summary["best"])
     best, metrics = ranked[0], ranked[0].record.best
     baseline = reading.summary.get("baseline", {}).get("marginal_elbo")
     beside = f" (independent keys: {baseline:.3f})" if baseline is not None else ""
@@ -59,6 +61,18 @@ def _best(reading: Reading) -> str:
         f"Best: trial {best.number} ({best.family}) at epoch {metrics['epoch']:.0f}, nats per time step of validation: "
         f"ELBO {metrics['val_elbo']:.3f}{beside}, KL {metrics['kl']:.3f}, code gain {metrics['code_gain']:.3f}"
         f"{'' if reading.feasible(best) else '; infeasible: its code says too little'}.{_test(reading, best)}"
+    )
+
+
+def _best_of_seeds(best: dict[str, Any]) -> str:
+    """The winner of the final runs: the median seed of a configuration, which need not be that ranked first above."""
+    elbos = [seed["val_elbo"] for seed in best["seeds"]]
+    test = "" if best["test_elbo"] is None else f" On test: ELBO {best['test_elbo']:.3f}."
+    return (
+        f"Best, by the mean of {len(elbos)} seeds: trial {best['trial']} ({best['params']['family']}), its median seed "
+        f"at epoch {best['epoch']:.0f}, nats per time step of validation: ELBO {best['val_elbo']:.3f} "
+        f"({min(elbos):.3f} to {max(elbos):.3f}), KL {best['kl']:.3f}, code gain {best['code_gain']:.3f}"
+        f"{'' if best['feasible'] else '; infeasible: its code says too little'}.{test}"
     )
 
 

@@ -185,8 +185,14 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(chords, tmp_
         *("--scheduler", "stopping", "--family", "dense", "--max-epochs", 9, "--epoch-steps", 40_000),
     )
     folder = SweepFolder(tmp_path, "shot")
-    wait_for(lambda: folder.newest_checkpoint(0) is not None and training_worker(process.pid), process)
-    os.kill(training_worker(process.pid), signal.SIGKILL)
+    found = []
+
+    def trains_on():
+        found[:] = [training_worker(process.pid)] if folder.newest_checkpoint(0) is not None else []
+        return any(found)
+
+    wait_for(trains_on, process)
+    os.kill(found[0], signal.SIGKILL)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     assert output.count("trial 0 goes on from its newest checkpoint: its worker died\n") == 1

@@ -91,3 +91,18 @@ def test_a_trial_that_the_scheduler_ended_is_not_ended_again(searcher_of):
     study.finish(0, "failed", "diverged")
     searcher.on_trial_complete("a", error=True)
     assert study.records[0].failure == "diverged"
+
+
+def test_a_trial_at_the_top_is_completed_once_it_is_saved_and_comes_again_if_a_crash_was_first(searcher_of):
+    study, searcher = searcher_of(trials=1)
+    searcher.suggest("a")
+    for epoch in (1, 3, 9, 27):
+        study.promote(0, 28)
+        assert searcher._scheduler.judge(0, report(epoch, -5.0)) == ("completed" if epoch == 27 else None)
+    assert study.records[0].state == "pending"
+    again, searcher_again = searcher_of(trials=1)  # killed here
+    assert searcher_again.suggest("b")["number"] == 0
+    assert searcher_again._scheduler.judge(0, report(27, -5.0)) == "completed"
+    searcher_again.on_trial_complete("b")
+    assert again.records[0].state == "completed"
+    assert again.records[0].values == {1: -5.0, 3: -5.0, 9: -5.0, 27: -5.0}

@@ -121,9 +121,9 @@ def test_where_final_runs_are_longer_the_schedule_is_and_the_searchs_run_is_none
 
 def test_final_runs_go_on_from_their_own_checkpoints_alone(sweep):
     study, folder = sweep(final_epochs=6)
-    half = write_checkpoint(folder.finals / "session-0" / "00000-seed-0-epochs-6", 0, epochs=2)
-    whole = write_checkpoint(folder.finals / "session-1" / "00000-seed-1-epochs-6", 0, epochs=6)
-    write_checkpoint(folder.finals / "session-0" / "00000-seed-0-epochs-5", 0, epochs=5)  # of another schedule
+    half = write_checkpoint(folder.finals / "session-0" / "00000-seed-0-epochs-6.0", 0, epochs=2)
+    whole = write_checkpoint(folder.finals / "session-1" / "00000-seed-1-epochs-6.0", 0, epochs=6)
+    write_checkpoint(folder.finals / "session-0" / "00000-seed-0-epochs-5.0", 0, epochs=5)  # of another schedule
     first, second = plan(study, folder)
     assert (first.checkpoint, first.epoch, first.trained) == (half, 2, False)
     assert (second.checkpoint, second.epoch, second.trained) == (whole, 6, True)

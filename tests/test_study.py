@@ -178,3 +178,10 @@ def test_a_journal_that_is_none_is_refused(tmp_path, text, said):
     path.write_text(text + "\n")
     with pytest.raises(UserError, match=rf"study\.log: {said}"):
         read_settings(path, "test")
+
+
+def test_no_fewer_trials_can_be_requested_than_there_are(make_study):
+    study = make_study(trials=4)
+    for _ in range(3):
+        study.ask()
+    assert make_study(trials=2).counts() == study.counts() | {"pending": 0, "paused": 3}

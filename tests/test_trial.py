@@ -109,3 +109,11 @@ def test_a_trial_goes_on_from_its_checkpoint(family, tmp_path):
 
 def test_the_trainer_is_the_one_of_the_command_line(trial):
     assert type(trial._trainer) is Trainer
+
+
+def test_a_trial_saved_at_the_top_reports_and_trains_no_further(trial, tmp_path):
+    reports(trial, 3)
+    trial.save_checkpoint(str(tmp_path))
+    (told,) = reports(BoundTrial(config(checkpoint=str(tmp_path))), 1)
+    assert (told.epoch, told.curve, told.failure) == (9, [], None)
+    assert told.best["epoch"] <= 9

@@ -39,6 +39,10 @@ _RELEASE_SECONDS = 3.0  # between returns of free memory, at least
 _IN_PLACE = 0.3  # share of windows that stay in their key when others are transposed
 
 
+_CORRECTIONS = 3
+"""Of a rate target, by validation: in as many first epochs, and in each that is a multiple of it."""
+
+
 class DivergedError(ArithmeticError):
     """The loss is no longer finite."""
 
@@ -121,7 +125,8 @@ class Trainer:
         """Trains one epoch and evaluates on validation.
 
         Args:
-            validate: whether to evaluate; only an epoch that is can be the best.
+            validate: whether to evaluate; only an epoch that is can be the best. A rate target is steered by what the
+                first three epochs, and every third, show: runs that are to be equal evaluate at least those.
 
         Returns:
             `epoch`; of training `train_log_likelihood`, `train_kl`, `train_elbo` (nats per time step), `beta`,
@@ -151,7 +156,7 @@ class Trainer:
             with self._optimizer.averaged():
                 metrics |= self.validate()
                 self._keep_best(metrics)
-            if self._control is not None:
+            if self._control is not None and (self.epoch <= _CORRECTIONS or self.epoch % _CORRECTIONS == 0):
                 self._control.correct(metrics["train_kl"], metrics["kl"])
         return metrics
 

@@ -20,7 +20,7 @@ _UNITS = (("hours", 3600.0, 3 * 3600.0), ("minutes", 60.0, 180.0), ("seconds", 1
 
 @dataclass(frozen=True)
 class Course:
-    """A sweep in the order in which its trials ended; those that have not, as they stood last.
+    """A sweep in the order in which its trials were heard of last.
 
     Args:
         trials: that have a best epoch.
@@ -64,6 +64,9 @@ def _follow(found: Course, trial: Trial, seconds: float, epochs: int, reading: R
 
 
 def _end(trial: Trial, reading: Reading) -> datetime:
+    """When it was heard of last: one that waits, or waited in vain, has been at its rung since then."""
+    if trial.record.reported_at is not None:
+        return datetime.fromtimestamp(trial.record.reported_at)  # naive, as Optuna's times are
     return trial.frozen.datetime_complete or reading.written
 
 
