@@ -31,12 +31,13 @@ BEST_KEYS = {
 }
 
 
-def ended(results, name):
+def count_of(results, name, *states):
+    """Trials in these states, as the summary has them; 0 before there is one."""
     try:
         trials = json.loads((results / name / "summary.json").read_text())["trials"]
     except FileNotFoundError:
         return 0
-    return trials["stopped"] + trials["completed"] + trials["failed"]
+    return sum(trials[state] for state in states)
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +187,10 @@ def test_a_sweep_begins_with_the_best_of_an_earlier_one(finished, chords, tmp_pa
 def test_killed_in_the_middle_a_sweep_resumes_and_loses_nothing(chords, tmp_path):
     options = ("--results", tmp_path)
     process = start(
-        *("--data", chords, "--name", "killed", "--trials", 10, "--max-epochs", 9, "--epoch-steps", 4000), *options
+        *("--data", chords, "--name", "killed", "--trials", 10, "--max-epochs", 9, "--epoch-steps", 4000),
+        *("--scheduler", "stopping", *options),
     )
-    wait_for(lambda: ended(tmp_path, "killed") >= 3, process)
+    wait_for(lambda: count_of(tmp_path, "killed", "stopped", "completed") >= 3, process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     journal = SweepFolder(tmp_path, "killed").journal
@@ -221,7 +223,7 @@ def test_ctrl_c_stops_cleanly_keeps_everything_and_says_how_to_go_on(chords, tmp
         *("--max-epochs", 81, "--epoch-steps", 8000, "--family", "dense"),
         final_seeds=None,
     )
-    wait_for(lambda: ended(tmp_path, "stopped") >= 2, process)
+    wait_for(lambda: count_of(tmp_path, "stopped", "paused", "stopped") >= 2, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to Ray's processes too
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 0, output
@@ -250,7 +252,7 @@ def test_patience_ends_a_search_that_finds_nothing_better(chords, tmp_path):
     summary = json.loads((tmp_path / "patient" / "summary.json").read_text())
     assert [seed["seed"] for seed in summary["best"]["seeds"]] == [0, 1, 2]  # which a user has who asks for nothing
     counts = summary["trials"]
-    assert 10 <= counts["stopped"] + counts["completed"] < 500
+    assert 10 <= counts["stopped"] + counts["completed"] + counts["paused"] < 500
     assert counts["running"] == counts["failed"] == 0
 
 
