@@ -9,9 +9,9 @@ from vae.corpus import load_corpus
 
 
 @pytest.fixture
-def args(tmp_path):
+def args(chords, tmp_path):
     return argparse.Namespace(
-        data="bach", steps_per_bar=None, count=2, seeds=1, epoch_steps=60, minutes=10.0, workers=1, out=tmp_path
+        data=str(chords), steps_per_bar=None, count=2, seeds=1, epoch_steps=60, minutes=10.0, workers=1, out=tmp_path
     )
 
 
