@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sweep.versions import ROOT, revision, versions
@@ -90,6 +91,24 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "bytecode_compiled": Path(importlib.util.cache_from_source(torch.__file__)).exists(),
     }
+
+
+def made_songs(path: Path, train: int, others: int) -> Path:
+    """Writes a piano-roll file of songs of two chords anywhere on the keyboard: a code has much to say, soon learnt.
+
+    Args:
+        path: of the file.
+        train: how many songs are to be trained on.
+        others: how many there are for validation, and for the test.
+    """
+    random = np.random.default_rng(0)
+
+    def song() -> list[list[int]]:
+        return [[int(root), int(root) + 4, int(root) + 7] for root in random.integers(30, 90, 2) for _ in range(4)]
+
+    sizes = {"train": train, "valid": others, "test": others}
+    path.write_text(json.dumps({name: [song() for _ in range(size)] for name, size in sizes.items()}))
+    return path
 
 
 def environment() -> dict[str, str]:

@@ -9,7 +9,6 @@ over that at 200 trials.
 """
 
 import argparse
-import json
 import signal
 import subprocess
 import sys
@@ -20,9 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.common import ROOT, Table, environment, write
+from benchmarks.common import ROOT, Table, environment, made_songs, write
 from benchmarks.memory import psutil
 from sweep.results import SweepFolder
 
@@ -41,18 +38,6 @@ class Sample:
     reports: int  # at rungs
     cpu_seconds: float
     rss_mib: float
-
-
-def made_songs(path: Path) -> Path:
-    """A piano-roll file of short songs of two chords."""
-    random = np.random.default_rng(0)
-
-    def song() -> list[list[int]]:
-        return [[int(root), int(root) + 4, int(root) + 7] for root in random.integers(30, 90, 2) for _ in range(4)]
-
-    sizes = {"train": 60, "valid": 10, "test": 10}
-    path.write_text(json.dumps({name: [song() for _ in range(size)] for name, size in sizes.items()}))
-    return path
 
 
 class Journal:
@@ -99,7 +84,7 @@ def around(samples: list[Sample], trials: int) -> dict[str, float]:
 
 def measure(trials: int, folder: Path) -> list[Sample]:
     """Runs a sweep of so many trials; samples of its driver."""
-    data, name = made_songs(folder / "chords.json"), "driver"
+    data, name = made_songs(folder / "chords.json", 60, 10), "driver"
     words = [
         "--data",
         str(data),

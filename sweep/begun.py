@@ -41,7 +41,6 @@ def load_study(path: Path, name: str) -> tuple[Settings, list[FrozenTrial]]:
     Raises:
         KeyError, ValueError: it is no journal of a sweep.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.load_study(study_name=name, storage=open_storage(path))
     asked = study.user_attrs["settings"]
     asked |= {name: tuple(asked.get(name, ())) for name in ("families", "warm_start")}

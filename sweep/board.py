@@ -34,7 +34,6 @@ class Board:
         self._directory = directory
         self._trials: dict[int, SummaryWriter] = {}
         self._sweep = SummaryWriter(str(directory / "sweep"))
-        self._best: float | None = None
 
     def begin(self, record: TrialRecord) -> None:
         """A trial starts: its hyperparameters appear at once."""

@@ -36,7 +36,8 @@ class Crash:
 
 def crash_of(trial: Trial) -> Crash:
     """Of a trial that Ray has just given up; it keeps the error of a task or an actor, of its own the text."""
-    # Not `trial.get_pickled_error`: that looks where Ray copies the files at the end of a run.
+    # Not `trial.get_pickled_error`: that looks where Ray copies the files at the end of a run. Ray, in this process,
+    # wrote the pickle a moment ago; none is read of an earlier run, or of another's.
     if trial.pickled_error_file is not None:
         return classify(cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()))
     _, _, text = Path(trial.error_file).read_text().partition("\n")

@@ -10,10 +10,9 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from sweep.sampler import RungSampler
+from sweep.sampler import OneByOne, RungSampler
 
 _DRAWS = 8
 """At most; the last as good as any. Then the first draw that is new, or else the least likely to fail, is taken."""
@@ -63,23 +62,11 @@ def failure_risk(trials: Sequence[FrozenTrial], seed: int) -> Callable[[dict[str
     return lambda params: float(forest.predict_proba(vectors.transform([params]))[0, 1])
 
 
-class Given(BaseSampler):
+class Given(OneByOne):
     """Hands a trial the parameters that were proposed."""
 
     def __init__(self, params: dict[str, Any]) -> None:
         self._params = params
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """None is drawn jointly: all are there."""
-        del study, trial
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """None, see above."""
-        del study, trial, search_space
-        return {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

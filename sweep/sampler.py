@@ -142,7 +142,23 @@ def _on_grid(value: Any, distribution: BaseDistribution) -> Any:
     return distribution.low + distribution.step * round((value - distribution.low) / distribution.step)
 
 
-class RungSampler(BaseSampler):
+class OneByOne(BaseSampler):
+    """A sampler that draws each parameter when it is asked for, none beforehand."""
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """A trial begins."""
+        del study, trial
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Nothing, see above."""
+        del study, trial, search_space
+        return {}
+
+
+class RungSampler(OneByOne):
     """Proposes by given trials; a generator of its own makes each proposal another.
 
     Parameters of the space that depend on others are drawn when they are asked for, and jointly with those that are
@@ -167,16 +183,8 @@ class RungSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """A trial begins; no parameter is drawn yet."""
-        del study, trial
         self._drawn = {}
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing, see above."""
-        del study, trial, search_space
-        return {}
+        return super().infer_relative_search_space(study, trial)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

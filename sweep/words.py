@@ -1,7 +1,7 @@
 """A sweep in words and in one table: how far it is, what it cost, what it found."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.live import duration
@@ -59,8 +59,7 @@ def _best(reading: Reading) -> str:
     beside = f" (independent keys: {baseline:.3f})" if baseline is not None else ""
     return (
         f"Best: trial {best.number} ({best.family}) at epoch {metrics['epoch']:.0f}, nats per time step of validation: "
-        f"ELBO {metrics['val_elbo']:.3f}{beside}, KL {metrics['kl']:.3f}, code gain {metrics['code_gain']:.3f}"
-        f"{'' if reading.feasible(best) else '; infeasible: its code says too little'}.{_test(reading, best)}"
+        f"{_scores(metrics, beside, reading.feasible(best))}{_test(reading, best)}"
     )
 
 
@@ -70,9 +69,16 @@ def _best_of_seeds(best: dict[str, Any]) -> str:
     test = "" if best["test_elbo"] is None else f" On test: ELBO {best['test_elbo']:.3f}."
     return (
         f"Best, by the mean of {len(elbos)} seeds: trial {best['trial']} ({best['params']['family']}), its median seed "
-        f"at epoch {best['epoch']:.0f}, nats per time step of validation: ELBO {best['val_elbo']:.3f} "
-        f"({min(elbos):.3f} to {max(elbos):.3f}), KL {best['kl']:.3f}, code gain {best['code_gain']:.3f}"
-        f"{'' if best['feasible'] else '; infeasible: its code says too little'}.{test}"
+        f"at epoch {best['epoch']:.0f}, nats per time step of validation: "
+        f"{_scores(best, f' ({min(elbos):.3f} to {max(elbos):.3f})', best['feasible'])}{test}"
+    )
+
+
+def _scores(metrics: Mapping[str, float], beside: str, feasible: bool) -> str:
+    """Of an epoch; `beside` stands beside the ELBO."""
+    return (
+        f"ELBO {metrics['val_elbo']:.3f}{beside}, KL {metrics['kl']:.3f}, code gain {metrics['code_gain']:.3f}"
+        f"{'' if feasible else '; infeasible: its code says too little'}."
     )
 
 

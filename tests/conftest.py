@@ -1,15 +1,15 @@
 """What several test modules share: the chorales, the data beside the repository, a cache of their own."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sweeping import SETTINGS
+from sweeping import SETTINGS, new_folder
 
+from benchmarks.common import made_songs
+from sweep.results import SweepFolder
 from sweep.study import Study
 from sweep.warm_start import warm_start
 from vae.corpus import Corpus, load_corpus
@@ -46,16 +46,14 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def chords(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A piano-roll file of songs of two chords anywhere on the keyboard: a code has much to say, soon learnt."""
-    random = np.random.default_rng(0)
-    path = tmp_path_factory.mktemp("data") / "chords.json"
+    """A piano-roll file of songs that are soon learnt."""
+    return made_songs(tmp_path_factory.mktemp("data") / "chords.json", 300, 60)
 
-    def song() -> list[list[int]]:
-        return [[int(root), int(root) + 4, int(root) + 7] for root in random.integers(30, 90, 2) for _ in range(4)]
 
-    sizes = {"train": 300, "valid": 60, "test": 60}
-    path.write_text(json.dumps({name: [song() for _ in range(size)] for name, size in sizes.items()}))
-    return path
+@pytest.fixture
+def folder(tmp_path: Path) -> SweepFolder:
+    """Of a sweep that begins."""
+    return new_folder(tmp_path / "results")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tiny import make_trainer
 
+from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
 from sweep.study import Report, Settings, Study
 from vae.encoding import DataSpec
@@ -98,3 +99,10 @@ def search(study, trials, worth, kl=lambda _: 0.2):
             told = Report(0, [], {}, 0.0, "here", "diverged") if elbo is None else report(rung, elbo, kl(record))
             end = asha.judge(record.number, told)
         study.finish(record.number, end, told.failure)
+
+
+def new_folder(results, name="test"):
+    """The folder of a sweep that begins."""
+    folder = SweepFolder(results, name)
+    folder.create()
+    return folder

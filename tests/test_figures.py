@@ -5,20 +5,18 @@ import random
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from sweeping import open_study, search
+from sweeping import new_folder, open_study, search
 
 from sweep.figures import front, progress, survival
 from sweep.figures.scale import scale_of
 from sweep.figures.style import span
 from sweep.reading import read
-from sweep.results import SweepFolder
 
 
 @pytest.fixture
 def sweep(tmp_path):
     """Of 40 trials, of which every eighth fails."""
-    folder = SweepFolder(tmp_path, "test")
-    folder.create()
+    folder = new_folder(tmp_path)
     study = open_study(folder.journal, 40)
     search(study, 40, lambda record: None if record.number % 8 == 7 else -5.0 - record.number % 5)
     study.ask()

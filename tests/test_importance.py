@@ -2,13 +2,12 @@
 
 import optuna
 import pytest
-from sweeping import SETTINGS, open_study, search
+from sweeping import SETTINGS, new_folder, open_study, search
 
 from sweep import space
 from sweep.earlier import Earlier
 from sweep.importance import by_importance, importance
 from sweep.reading import TooFewError, read
-from sweep.results import SweepFolder
 
 
 def random_draws(count):
@@ -24,8 +23,7 @@ def trials(tmp_path):
     """Reads the trials of a search."""
 
     def make(count, worth):
-        folder = SweepFolder(tmp_path, "test")
-        folder.create()
+        folder = new_folder(tmp_path)
         search(open_study(folder.journal, count, [random_draws(count)], max_epochs=3), count, worth)
         return read(folder).trials
 

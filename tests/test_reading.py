@@ -7,15 +7,7 @@ import pytest
 from sweeping import open_study, report, search
 
 from sweep.reading import compared_at, ordered, read
-from sweep.results import SweepFolder
 from vae.errors import UserError
-
-
-@pytest.fixture
-def folder(tmp_path):
-    made = SweepFolder(tmp_path / "results", "test")
-    made.create()
-    return made
 
 
 def test_what_was_told_is_read_back(folder):

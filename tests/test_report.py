@@ -4,19 +4,12 @@ import math
 import re
 
 import pytest
-from sweeping import open_study, report, search
+from sweeping import new_folder, open_study, report, search
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sweep.report import main
-from sweep.results import SweepFolder
 
 FIGURES = ("progress", "survival", "importance", "parallel", "slices", "front")
-
-
-def new_folder(results, name="test"):
-    folder = SweepFolder(results, name)
-    folder.create()
-    return folder
 
 
 def worth(record):

@@ -7,13 +7,6 @@ from sweep.results import BEST_KEYS, TEST_KEYS, TIMES, SweepFolder, summarise
 from vae import checkpoint
 
 
-@pytest.fixture
-def folder(tmp_path):
-    made = SweepFolder(tmp_path / "results", "test")
-    made.create()
-    return made
-
-
 def test_latest_points_to_the_newest(folder):
     SweepFolder(folder.results, "newer").create()
     assert (folder.results / "latest").resolve() == (folder.results / "newer").resolve()
