@@ -7,7 +7,8 @@ the top rung, unless it fails. Configuration i is the same in every run, so a ru
 killed loses the curves in training. `--seeds 3 --count 30` trains the first 30 on three seeds, which gives the noise.
 
 A curve is a line of JSON in `benchmarks/curves/<data>/<shard>.jsonl.gz`: its number, seed, params, the epochs scored,
-each `[epoch, seconds so far, val_elbo, kl, code_gain]`, the failure if there was one, and the trainer's revision.
+each `[epoch, seconds so far, val_elbo, kl, code_gain]`, the seconds in all, the failure if there was one, and where it
+comes from: the trainer's revision, the steps of an epoch, the processor. Curves of two trainers are not mixed.
 """
 
 import argparse
@@ -61,7 +62,11 @@ def configuration(number: int, task: space.Task) -> tuple[dict[str, Any], dict[s
 
 
 def train(params: dict[str, Any], data: TrainingData, seed: int, epoch_steps: int) -> dict[str, Any]:
-    """Trains to the top rung, scored when a sweep would; `epochs`, each `[epoch, seconds, *metrics]`, and `failure`."""
+    """Trains to the top rung, scored when a sweep would.
+
+    Returns:
+        `epochs`, each `[epoch, seconds, *metrics]`, `seconds` in all, and `failure`.
+    """
     at, failure, epochs = rungs(MAX_EPOCHS), None, []
     started = time.perf_counter()
     try:
@@ -73,7 +78,7 @@ def train(params: dict[str, Any], data: TrainingData, seed: int, epoch_steps: in
                 epochs.append([trainer.epoch, round(seconds, 2), *(round(metrics[name], 4) for name in _METRICS)])
     except (DivergedError, UserError, torch.OutOfMemoryError) as error:
         failure = str(error)
-    return {"epochs": epochs, "failure": failure}
+    return {"epochs": epochs, "seconds": round(time.perf_counter() - started, 2), "failure": failure}
 
 
 @functools.cache
@@ -132,9 +137,15 @@ def trainer_revision() -> str:
 
 
 def record(args: argparse.Namespace) -> None:
-    """Records curves until all are there or the time is over."""
+    """Records curves until all are there or the time is over.
+
+    Raises:
+        UserError: those that are there come from another trainer, or have epochs of another length.
+    """
     folder = args.out or CURVES / Path(args.data).stem
     curves = read_curves(folder)
+    _require_same(folder, curves, "revision", {trainer_revision(), *args.compatible})
+    _require_same(folder, curves, "epoch_steps", {args.epoch_steps})
     done = {(curve["number"], curve["seed"]) for curve in curves}
     wanted = [(n, seed) for seed in range(args.seeds) for n in range(args.count) if (n, seed) not in done]
     origin = {"revision": trainer_revision(), "epoch_steps": args.epoch_steps, "machine": machine()["processor"]}
@@ -148,6 +159,18 @@ def record(args: argparse.Namespace) -> None:
             curves.append({**made, **origin})
             write_curves(folder, curves)
             print(_line(made, len(curves)), flush=True)
+
+
+def _require_same(folder: Path, curves: list[dict[str, Any]], name: str, values: set[Any]) -> None:
+    if others := {curve[name] for curve in curves} - values:
+        raise UserError(
+            f"{folder}: has curves of {name} {_listed(others)}, not {_listed(values)}; move them away, or pass another "
+            f"--out."
+        )
+
+
+def _listed(values: set[Any]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _in_parallel(jobs: list[Any], workers: int, seconds: float) -> Iterator[dict[str, Any]]:
@@ -179,6 +202,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--epoch-steps", type=int, default=30_000, metavar="N", help="of an epoch (default: 30000)")
     parser.add_argument("--minutes", type=float, default=60.0, help="then it ends, to be gone on with (default: 60)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="at a time, a core each (default: 2)")
+    parser.add_argument(
+        "--compatible",
+        action="append",
+        default=[],
+        metavar="REVISION",
+        help="of a trainer that computes the same, whose curves are gone on with; repeatable",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"default: {CURVES.relative_to(ROOT)}/<data>")
     args = parser.parse_args(argv)
     return exit_code(lambda: record(args))

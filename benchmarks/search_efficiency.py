@@ -4,19 +4,23 @@
 
 The curves are real, see `benchmarks.curves`, of configurations drawn from the search space; for those never trained
 `benchmarks.surrogate` answers. `sweep.replay` drives the searchers and schedulers of a sweep with simulated workers.
-All search the same space for the same objective, the rank value, and are scored by their best feasible point. The
-target is the median of what random search with ASHA has found once the budget is spent. Runs that do not reach it count
-as infinite; medians and the ratios between them come with 95% intervals (bootstrap over seeds).
+All search the same space for the same objective, the rank value, and are scored by their best feasible point.
+
+There are two targets: the median of what random search with ASHA has found once the budget is spent, begun by itself
+and begun with the families' defaults, as our searches are. The second tells what a search adds to good defaults. All
+may spend three times the budget; runs that do not reach a target then count as infinite. Medians, and their ratios to
+ours, come with 95% intervals: runs are drawn again, all contenders' and thereby the target too (bootstrap).
 """
 
 import argparse
 import importlib.util
-import json
+import itertools
 import math
 import multiprocessing
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +43,13 @@ from vae.ranking import rank_value
 from vae.train import MAX_EPOCHS, MIN_KL
 
 NAME = "search_efficiency"
-RANDOM, STOCK, BOHB, OURS = "random + ASHA", "OptunaSearch + ASHAScheduler", "BOHB (hpbandster)", "ours"
+RANDOM, STOCK, OURS = "random + ASHA", "OptunaSearch + ASHAScheduler", "ours"
+RANDOM_DEFAULTS, STOCK_DEFAULTS = f"{RANDOM}, our first points", f"{STOCK}, our first points"
+BOHB = "BOHB (hpbandster, flat space)"
+_BASES = (RANDOM, RANDOM_DEFAULTS)
+"""Those that set the targets."""
+_BEYOND = 3
+"""Budgets that a search may spend."""
 _RESAMPLES = 2000
 
 
@@ -70,8 +80,8 @@ def _stock(
     return TuneSearch(searcher, scheduler, MIN_KL)
 
 
-def _random(task: space.Task, seed: int, folder: Path) -> Search:
-    return _stock(task, seed, folder, optuna.samplers.RandomSampler(seed))
+def _random(task: space.Task, seed: int, folder: Path, defaults: bool = False) -> Search:
+    return _stock(task, seed, folder, optuna.samplers.RandomSampler(seed), defaults)
 
 
 def _ours(task: space.Task, seed: int, folder: Path, scheduler: str = PROMOTION) -> Search:
@@ -133,8 +143,9 @@ def _bohb(task: space.Task, seed: int, folder: Path) -> Search:
 
 CONTENDERS: dict[str, Callable[[space.Task, int, Path], Search]] = {
     RANDOM: _random,
+    RANDOM_DEFAULTS: partial(_random, defaults=True),
     STOCK: _stock,
-    "the same, our first points": partial(_stock, defaults=True),
+    STOCK_DEFAULTS: partial(_stock, defaults=True),
     "plain Optuna (TPE, MedianPruner)": PlainOptuna,
     BOHB: _bohb,
     "ours, stopping": partial(_ours, scheduler=STOPPING),
@@ -142,70 +153,104 @@ CONTENDERS: dict[str, Callable[[space.Task, int, Path], Search]] = {
 }
 
 
+@dataclass(frozen=True)
+class Job:
+    """A search to be run."""
+
+    contender: str
+    data: str
+    workers: int
+    seed: int
+    most_epochs: int
+    enough: float = math.inf  # a rank value
+
+
+@dataclass(frozen=True)
+class Made:
+    """A search that was run."""
+
+    job: Job
+    moments: list[Moment]
+
+    def found(self, epochs: int) -> float:
+        """The best after so many epochs."""
+        return max((moment.best for moment in self.moments if moment.epochs <= epochs), default=-math.inf)
+
+    def reached(self, target: float) -> tuple[float, float]:
+        """Epochs and hours until it had the target; infinite if it never did."""
+        first = next((moment for moment in self.moments if moment.best >= target), None)
+        return (math.inf, math.inf) if first is None else (float(first.epochs), first.seconds / 3600.0)
+
+
 @cache
 def _surrogate(data: str) -> Surrogate:
     return Surrogate(read_curves(CURVES / data))
 
 
-def run(job: tuple[str, str, int, int, int]) -> dict[str, Any]:
-    """One search, in a process of a pool: contender, data, workers, seed and budget; its moments."""
-    contender, data, workers, seed, budget = job
+def run(job: Job) -> Made:
+    """A search, in a process of a pool."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    surrogate = _surrogate(data)
+    surrogate = _surrogate(job.data)
     with tempfile.TemporaryDirectory() as folder:
-        search = CONTENDERS[contender](read_task(CURVES / data), seed, Path(folder))
-        moments = replay(search, lambda params: surrogate.curve(params, seed), workers, budget, MIN_KL)
-    return {"contender": contender, "workers": workers, "seed": seed, "moments": [_row(m) for m in moments]}
+        search = CONTENDERS[job.contender](read_task(CURVES / job.data), job.seed, Path(folder))
+        curve_of = partial(surrogate.curve, seed=job.seed)
+        return Made(job, replay(search, curve_of, job.workers, job.most_epochs, MIN_KL, job.enough))
 
 
-def _row(moment: Moment) -> tuple[float, int, float]:
-    return round(moment.seconds, 1), moment.epochs, round(moment.best, 4)
-
-
-def reached(made: dict[str, Any], target: float) -> tuple[float, float]:
-    """Epochs and hours until a search had the target; infinite if it never did."""
-    for seconds, epochs, best in made["moments"]:
-        if best >= target:
-            return float(epochs), seconds / 3600.0
-    return math.inf, math.inf
-
-
-def interval(draw: Callable[[np.random.Generator], float]) -> list[float]:
-    """The middle 95% of a statistic over resamples."""
-    generator = np.random.default_rng(0)
-    values = sorted(draw(generator) for _ in range(_RESAMPLES))
-    return [values[int(share * _RESAMPLES)] for share in (0.025, 0.975)]
-
-
-def _median(values: list[float]) -> float:
+def _median(values: Sequence[float]) -> float:
     """Without numpy's interpolation, which makes NaN of infinite values."""
     return sorted(values)[(len(values) - 1) // 2]
 
 
-def _resampled(values: list[float], generator: np.random.Generator) -> float:
-    return _median([values[i] for i in generator.integers(len(values), size=len(values))])
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """The middle 95%."""
+    ordered = sorted(values)
+    return ordered[int(0.025 * len(ordered))], ordered[int(0.975 * len(ordered))]
 
 
-def summarise(made: list[dict[str, Any]], workers: int) -> dict[str, Any]:
-    """Every contender at a number of workers: the median epochs and hours to the target, and ratios to ours."""
-    of = {name: [m for m in made if (m["contender"], m["workers"]) == (name, workers)] for name in CONTENDERS}
-    of = {name: runs for name, runs in of.items() if runs}
-    final = [m["moments"][-1][2] if m["moments"] else -math.inf for m in of[RANDOM]]
-    target = _median(final)
-    epochs = {name: [reached(m, target)[0] for m in runs] for name, runs in of.items()}
-    rows = {}
-    for name, runs in of.items():
-        theirs, mine = epochs[name], epochs[OURS]
-        rows[name] = {
-            "epochs": _median(theirs),
-            "epochs_interval": interval(partial(_resampled, theirs)),
-            "hours": _median([reached(m, target)[1] for m in runs]),
-            "best": _median([m["moments"][-1][2] for m in runs]),
-            "reached": sum(value < math.inf for value in theirs),
+def _ratio(theirs: float, mine: float) -> float:
+    """Of epochs; 1 where neither is known, for both never reached the target."""
+    return 1.0 if math.isinf(theirs) and math.isinf(mine) else theirs / mine
+
+
+def _again(runs: Sequence[Made], generator: np.random.Generator) -> list[Made]:
+    return [runs[i] for i in generator.integers(len(runs), size=len(runs))]
+
+
+def resampled(of: dict[str, list[Made]]) -> Iterator[dict[str, list[Made]]]:
+    """The runs of each contender, drawn again with replacement, time after time."""
+    generator = np.random.default_rng(0)
+    for _ in range(_RESAMPLES):
+        yield {name: _again(runs, generator) for name, runs in of.items()}
+
+
+def target_of(runs: Sequence[Made], budget: int) -> float:
+    """The median of what runs have found once a budget of epochs is spent."""
+    return _median([made.found(budget) for made in runs])
+
+
+def _epochs(of: dict[str, list[Made]], base: str, budget: int) -> dict[str, float]:
+    """The median epochs of each contender to the target that a base sets."""
+    target = target_of(of[base], budget)
+    return {name: _median([made.reached(target)[0] for made in runs]) for name, runs in of.items()}
+
+
+def summarise(of: dict[str, list[Made]], base: str, budget: int) -> dict[str, Any]:
+    """Every contender: the median epochs and hours to the target that a base sets, and ratios to ours."""
+    target, epochs = target_of(of[base], budget), _epochs(of, base, budget)
+    draws = [_epochs(drawn, base, budget) for drawn in resampled(of)]
+    rows = {
+        name: {
+            "epochs": epochs[name],
+            "epochs_interval": _interval([draw[name] for draw in draws]),
+            "hours": _median([made.reached(target)[1] for made in runs]),
+            "reached": sum(made.reached(target)[0] < math.inf for made in runs),
             "runs": len(runs),
-            "ratio": _median(theirs) / _median(mine),
-            "ratio_interval": interval(lambda g, t=theirs, m=mine: _resampled(t, g) / _resampled(m, g)),
+            "ratio": _ratio(epochs[name], epochs[OURS]),
+            "ratio_interval": _interval([_ratio(draw[name], draw[OURS]) for draw in draws]),
         }
+        for name, runs in of.items()
+    }
     return {"target": target, "contenders": rows}
 
 
@@ -213,53 +258,54 @@ def _figure(value: float, digits: int = 0) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "never"
 
 
-def table(by_workers: dict[int, dict[str, Any]], budget: int) -> Table:
-    """All contenders, for each number of workers."""
-    columns = (
-        "searches by workers",
-        f"reached, of {budget} epochs",
-        "epochs to target",
-        "95%",
-        "hours",
-        "over ours",
-        "95%",
-    )
-    lines = []
-    for workers, summary in by_workers.items():
-        for name, row in summary["contenders"].items():
-            low, high = (_figure(value) for value in row["epochs_interval"])
-            least, most = (_figure(value, 2) for value in row["ratio_interval"])
-            lines.append(
-                (
-                    f"{workers}: {name}",
-                    f"{row['reached']} of {row['runs']}",
-                    _figure(row["epochs"]),
-                    f"{low} to {high}",
-                    _figure(row["hours"], 2),
-                    _figure(row["ratio"], 2),
-                    f"{least} to {most}",
-                )
-            )
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    low, high = (_figure(value) for value in row["epochs_interval"])
+    least, most = (_figure(value, 2) for value in row["ratio_interval"])
+    epochs, ratio = _figure(row["epochs"]), _figure(row["ratio"], 2)
+    return f"{epochs} ({low} to {high})", _figure(row["hours"], 2), f"{ratio} ({least} to {most})"
+
+
+def table(by_workers: dict[int, dict[str, Any]]) -> Table:
+    """All contenders, for each number of workers and both targets."""
+    head = ("epochs to the target (95%)", "hours", "over ours (95%)")
+    columns = ("workers: search", *head, *(f"with our first points: {cell}" for cell in head))
+    lines = [
+        (f"{workers}: {name}", *_cells(row), *_cells(bases[RANDOM_DEFAULTS]["contenders"][name]))
+        for workers, bases in by_workers.items()
+        for name, row in bases[RANDOM]["contenders"].items()
+    ]
     return Table(columns, lines)
+
+
+def _run_all(pool: Any, jobs: list[Job]) -> list[Made]:
+    made = []
+    for index, one in enumerate(pool.imap_unordered(run, jobs)):
+        made.append(one)
+        job, best = one.job, one.found(one.job.most_epochs)
+        print(f"{index + 1}/{len(jobs)}: {job.workers} workers, {job.contender}: {best:.3f}", flush=True)
+    return made
+
+
+def searches(args: argparse.Namespace, workers: int) -> dict[str, list[Made]]:
+    """The runs of all contenders, in their order; those that set no target end once they have what any needs."""
+
+    def jobs(names: Sequence[str], enough: float = math.inf) -> list[Job]:
+        most = _BEYOND * args.epochs
+        return [Job(name, args.data, workers, seed, most, enough) for seed in range(args.seeds) for name in names]
+
+    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
+        made = _run_all(pool, jobs(_BASES))
+        enough = max(one.found(args.epochs) for one in made)
+        made += _run_all(pool, jobs([name for name in args.contender if name not in _BASES], enough))
+    return {name: [one for one in made if one.job.contender == name] for name in args.contender}
 
 
 def measure(args: argparse.Namespace) -> None:
     """Runs all searches and writes what came of them."""
-    jobs = [
-        (name, args.data, workers, seed, args.epochs)
-        for workers in args.workers
-        for seed in range(args.seeds)
-        for name in args.contender
-    ]
-    made = []
-    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
-        for index, one in enumerate(pool.imap_unordered(run, jobs)):
-            made.append(one)
-            best = one["moments"][-1][2] if one["moments"] else math.nan
-            print(f"{index + 1}/{len(jobs)}: {one['workers']} workers, {one['contender']}: {best:.3f}", flush=True)
     curves, surrogate = read_curves(CURVES / args.data), _surrogate(args.data)
-    by_workers = {workers: summarise(made, workers) for workers in args.workers}
-    at = by_workers[16 if 16 in by_workers else args.workers[0]]["contenders"]
+    runs = {workers: searches(args, workers) for workers in args.workers}
+    by_workers = {workers: {base: summarise(of, base, args.epochs) for base in _BASES} for workers, of in runs.items()}
+    at = by_workers[16 if 16 in by_workers else args.workers[0]][RANDOM]["contenders"]
     ratios = {"ratio_random_asha": at[RANDOM], **({"ratio_stock": at[STOCK]} if STOCK in at else {})}
     figures = {
         **{name: row["ratio"] for name, row in ratios.items()},
@@ -272,9 +318,24 @@ def measure(args: argparse.Namespace) -> None:
             "rank_correlation_held_out": surrogate.rank_correlations(),
         },
         "by_workers": by_workers,
-        "runs": made,
+        "moments": [_moments(made) for of in runs.values() for made in itertools.chain(*of.values())],
     }
-    write(NAME, json.loads(json.dumps(figures)), table(by_workers, args.epochs), args.out)
+    write(NAME, _without_infinities(figures), table(by_workers), args.out)
+
+
+def _moments(made: Made) -> str:
+    """A run on a line: seconds, epochs and the best at each moment."""
+    moments = " ".join(f"{moment.seconds:.0f},{moment.epochs},{moment.best:.3f}" for moment in made.moments)
+    return f"{made.job.workers} workers, {made.job.contender}, seed {made.job.seed}: {moments}"
+
+
+def _without_infinities(value: Any) -> Any:
+    """What JSON can hold: null for what never came."""
+    if isinstance(value, dict):
+        return {name: _without_infinities(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _has_bohb() -> bool:
@@ -290,16 +351,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", default="jsb_chorales", help="of the curves (default: jsb_chorales)")
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 16, 64], metavar="N", help="default: 2 16 64")
     parser.add_argument("--seeds", type=int, default=20, metavar="N", help="of each search (default: 20)")
-    parser.add_argument("--epochs", type=int, default=600, metavar="N", help="of a search, in all (default: 600)")
+    parser.add_argument("--epochs", type=int, default=600, metavar="N", help="the budget (default: 600)")
     parser.add_argument("--contender", action="append", choices=CONTENDERS, help="repeatable (default: all)")
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="at a time (default: 2)")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: benchmarks/results/{NAME}.json")
     args = parser.parse_args(argv)
-    args.contender = (
-        list(dict.fromkeys([RANDOM, OURS, *args.contender]))
-        if args.contender
-        else [name for name in CONTENDERS if name != BOHB or _has_bohb()]
-    )
+    asked = {*_BASES, OURS, *(args.contender or (name for name in CONTENDERS if name != BOHB or _has_bohb()))}
+    args.contender = [name for name in CONTENDERS if name in asked]
     measure(args)
     return 0
 

@@ -2,12 +2,13 @@
 
 A forest of randomised trees (Geurts et al. 2006) maps hyperparameters to whole curves: the ELBO, the KL, the code gain
 and the seconds of each scored epoch. What the mean of trees smooths away comes back as noise: the difference between
-two seeds of one configuration, where those were recorded. How well it ranks configurations that it has not seen is
-measured by cross-validation, at each rung.
+two seeds of one configuration, where those were recorded. Another forest says which fail; they do when one that was
+recorded did. How well it ranks configurations that it has not seen is measured by cross-validation, at each rung.
 """
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ def _vector(curve: dict[str, Any]) -> Array:
     return np.concatenate([elbo, kl, gain, np.log(np.maximum(np.diff(rows[:, 1], prepend=0.0), 1e-3))])
 
 
+def _as_recorded(curve: dict[str, Any]) -> Curve:
+    points = (Point(epoch, at, dict(zip(_METRICS, values, strict=True))) for epoch, at, *values in curve["epochs"])
+    return Curve(tuple(points), curve["failure"], curve["seconds"])
+
+
 def _curve(vector: Array) -> Curve:
     """The inverse of `_vector`."""
     elbo, kl, gain, seconds = np.split(vector, 4)
@@ -56,42 +62,45 @@ class Surrogate:
 
     def __init__(self, curves: list[dict[str, Any]], seed: int = 0, trees: int = 200) -> None:
         self._vectorizer, self._seed, self._trees = DictVectorizer(sparse=False), seed, trees
-        self._whole = [c for c in curves if c["failure"] is None and c["seed"] == 0]
-        self._features = self._vectorizer.fit_transform([c["params"] for c in curves if c["seed"] == 0])
-        self._failed = np.array([c["failure"] is not None for c in curves if c["seed"] == 0], dtype=float)
-        self._vectors = np.stack([_vector(curve) for curve in self._whole])
-        self._known = {_key(curve["params"]): self._vectors[i] for i, curve in enumerate(self._whole)}
+        first = [curve for curve in curves if curve["seed"] == 0]
+        features = self._vectorizer.fit_transform([curve["params"] for curve in first])
+        failed = np.array([curve["failure"] is not None for curve in first])
+        self._whole = features[~failed]
+        self._vectors = np.stack([_vector(curve) for curve in first if curve["failure"] is None])
+        self._known: dict[str, list[Curve]] = {}
+        for curve in curves:
+            self._known.setdefault(_key(curve["params"]), []).append(_as_recorded(curve))
         self.noise = _noise(curves)
-        whole = self._features[self._failed == 0.0]
-        self._forest = self._fit(whole, self._vectors)
-        self._failures = self._fit(self._features, self._failed) if self._failed.any() else None
+        self._forest = self._fit(self._whole, self._vectors)
+        self._failures = self._fit(features, failed.astype(float)) if failed.any() else None
+        self._failed = [_as_recorded(curve) for curve in first if curve["failure"] is not None]
 
     def _fit(self, features: Array, targets: Array) -> ExtraTreesRegressor:
         forest = ExtraTreesRegressor(self._trees, min_samples_leaf=1, max_features=0.5, random_state=self._seed)
         return forest.fit(features, targets)
 
     def curve(self, params: dict[str, Any], seed: int = 0) -> Curve:
-        """The curve of a configuration; that recorded, if it was. The seed draws the noise."""
+        """The curve of a configuration: of those recorded one, if it was. The seed draws which, or the noise."""
         key = _key(params)
-        if key in self._known:
-            return _curve(self._known[key])
-        features = self._vectorizer.transform([params])
-        if self._failures is not None and self._failures.predict(features)[0] > _FAILS:
-            return Curve((), "failed, as configurations like it did")
-        return _curve(self._forest.predict(features)[0] + self._draw(key, seed))
-
-    def _draw(self, key: str, seed: int) -> Array:
-        if not len(self.noise):
-            return np.zeros(self._vectors.shape[1])
         digest = hashlib.sha256(f"{seed} {key}".encode()).digest()
         generator = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-        return self.noise[generator.integers(len(self.noise))] * generator.choice((-1.0, 1.0))
+        if recorded := self._known.get(key):
+            return recorded[generator.integers(len(recorded))]
+        features = self._vectorizer.transform([params])
+        vector = self._forest.predict(features)[0]
+        if len(self.noise):
+            vector = vector + self.noise[generator.integers(len(self.noise))] * generator.choice((-1.0, 1.0))
+        curve = _curve(vector)
+        if self._failures is None or self._failures.predict(features)[0] <= _FAILS:
+            return curve
+        like = self._failed[generator.integers(len(self._failed))]
+        return replace(like, points=curve.points[: len(like.points)])
 
     def rank_correlations(self) -> dict[int, float]:
         """Spearman's, between true and predicted rank values at each rung, of configurations held out in turn."""
-        features, predicted = self._features[self._failed == 0.0], np.empty_like(self._vectors)
-        for fit, held_out in KFold(_FOLDS, shuffle=True, random_state=self._seed).split(features):
-            predicted[held_out] = self._fit(features[fit], self._vectors[fit]).predict(features[held_out])
+        predicted = np.empty_like(self._vectors)
+        for fit, held_out in KFold(_FOLDS, shuffle=True, random_state=self._seed).split(self._whole):
+            predicted[held_out] = self._fit(self._whole[fit], self._vectors[fit]).predict(self._whole[held_out])
         return {
             epoch: float(spearmanr(_values(self._vectors, epoch), _values(predicted, epoch)).statistic)
             for epoch in rungs(MAX_EPOCHS)

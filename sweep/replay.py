@@ -6,6 +6,7 @@ what depends on the machine: a trial's start, checkpoints, and that Ray asks for
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -32,10 +33,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """All that is known of a configuration's training, and why it could not go on, if so."""
+    """All that is known of a configuration's training; why it could not go on, if so, and after how long."""
 
     points: tuple[Point, ...]
     failure: str | None = None
+    seconds: float = 0.0  # of training until it failed
 
 
 @dataclass
@@ -48,11 +50,11 @@ class Run:
     curve: Curve = field(default_factory=lambda: Curve(()))
 
     def upcoming(self) -> tuple[Point | None, float]:
-        """The next point, None if there is none, and the seconds it takes."""
+        """The next point, None if it fails before, and the seconds it takes."""
         before = [point.seconds for point in self.curve.points if point.epoch <= self.epoch]
         after = [point for point in self.curve.points if point.epoch > self.epoch]
         spent = before[-1] if before else 0.0
-        return (after[0], after[0].seconds - spent) if after else (None, 0.0)
+        return (after[0], after[0].seconds - spent) if after else (None, max(0.0, self.curve.seconds - spent))
 
 
 class Search(Protocol):
@@ -130,14 +132,27 @@ class Moment:
     """Where a search stands after a point."""
 
     seconds: float
-    epochs: int  # trained by all
+    epochs: int  # trained by all, that in which one failed included
     best: float  # rank value of the best feasible point so far
 
 
 def replay(
-    search: Search, curve_of: Callable[[dict[str, Any]], Curve], workers: int, most_epochs: int, min_kl: float
+    search: Search,
+    curve_of: Callable[[dict[str, Any]], Curve],
+    workers: int,
+    most_epochs: int,
+    min_kl: float,
+    enough: float = math.inf,
 ) -> list[Moment]:
-    """Runs a search until so many epochs are trained, or it has nothing more to run.
+    """Runs a search until so many epochs are trained, it has found enough, or it has nothing more to run.
+
+    Args:
+        search: what proposes and stops.
+        curve_of: the curve of params.
+        workers: each trains one trial at a time.
+        most_epochs: of all trials, about.
+        min_kl: the floor of the rank value, nats a time step.
+        enough: a rank value.
 
     Returns:
         A moment for each new best.
@@ -145,13 +160,13 @@ def replay(
     moments: list[Moment] = []
     queue: list[tuple[float, int, Run, Point | None]] = []
     order = itertools.count()
-    now, epochs, best, idle = 0.0, 0, float("-inf"), workers
+    now, epochs, best, idle = 0.0, 0, -math.inf, workers
 
     def schedule(run: Run) -> None:
         point, seconds = run.upcoming()
         heapq.heappush(queue, (now + seconds, next(order), run, point))
 
-    while epochs < most_epochs:
+    while epochs < most_epochs and best < enough:
         while idle and (run := search.next()) is not None:
             run.curve = curve_of(run.params)
             idle -= 1
@@ -161,7 +176,7 @@ def replay(
         now, _, run, point = heapq.heappop(queue)
         if point is None:
             search.fail(run, run.curve.failure or "ended")
-            idle += 1
+            epochs, idle = epochs + 1, idle + 1
             continue
         epochs, run.epoch = epochs + point.epoch - run.epoch, point.epoch
         feasible, value = rank_key(point.metrics, min_kl)

@@ -6,12 +6,21 @@ import pytest
 
 from benchmarks import curves
 from vae.corpus import load_corpus
+from vae.errors import UserError
 
 
 @pytest.fixture
 def args(chords, tmp_path):
     return argparse.Namespace(
-        data=str(chords), steps_per_bar=None, count=2, seeds=1, epoch_steps=60, minutes=10.0, workers=1, out=tmp_path
+        data=str(chords),
+        steps_per_bar=None,
+        count=2,
+        seeds=1,
+        epoch_steps=60,
+        minutes=10.0,
+        workers=1,
+        out=tmp_path,
+        compatible=[],
     )
 
 
@@ -41,6 +50,9 @@ def test_recording_goes_on_where_it_ended(args):
     assert [(curve["number"], curve["seed"]) for curve in both] == [(0, 0), (0, 1)]
     assert both[0] == first[0]
     assert both[0]["epochs"][0][2] != both[1]["epochs"][0][2]
+    args.epoch_steps = 90
+    with pytest.raises(UserError, match="epoch_steps 60, not 90"):
+        curves.record(args)
 
 
 def test_time_that_is_over_ends_it_with_what_is_there(args):

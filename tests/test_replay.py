@@ -40,7 +40,8 @@ def test_it_runs_to_the_end_of_the_trials_and_counts_each_epoch_once(make_study,
     counts = study.counts()
     assert counts["stopped"] + counts["completed"] + counts["failed"] == 30
     assert counts["completed"] >= 1
-    assert moments[-1].epochs <= sum(record.epoch for record in study.records.values())
+    trained = sum(record.epoch + (record.state == "failed") for record in study.records.values())
+    assert moments[-1].epochs <= trained
     assert moments[-1].best == max(record.best["val_elbo"] for record in study.top(1))
     assert [m.best for m in moments] == sorted(m.best for m in moments)
 
@@ -48,7 +49,29 @@ def test_it_runs_to_the_end_of_the_trials_and_counts_each_epoch_once(make_study,
 def test_a_budget_of_epochs_ends_it(make_study, tmp_path):
     study, search = ours(make_study, tmp_path, PROMOTION)
     replay(search, curve_of, 4, 40, 0.1)
-    assert 40 <= sum(record.epoch for record in study.records.values()) <= 40 + 27
+    trained = sum(record.epoch + (record.state == "failed") for record in study.records.values())
+    assert 40 <= trained <= 40 + 27
+
+
+def test_a_failure_costs_the_epoch_it_came_in_and_its_time(make_study, tmp_path):
+    study, search = ours(make_study, tmp_path, PROMOTION, trials=1000)
+    curves = [*[Curve((), "diverged", 4.0)] * 3, Curve((Point(1, 5.0, metrics(-1.0)),))]
+    moments = replay(search, lambda _: curves.pop(0), 1, 4, 0.1)
+    assert [(moment.seconds, moment.epochs) for moment in moments] == [(17.0, 4)]
+    assert study.counts()["failed"] == 3
+
+
+def test_a_budget_ends_it_where_all_fail(make_study, tmp_path):
+    study, search = ours(make_study, tmp_path, PROMOTION, trials=1000)
+    assert replay(search, lambda _: Curve((), "diverged", 4.0), 2, 20, 0.1) == []
+    assert study.counts()["failed"] == 20
+
+
+def test_what_is_enough_ends_it(make_study, tmp_path):
+    _, search = ours(make_study, tmp_path, PROMOTION, trials=1000)
+    moments = replay(search, curve_of, 4, 10_000, 0.1, enough=-1.5)
+    assert moments[-1].best >= -1.5
+    assert all(moment.best < -1.5 for moment in moments[:-1])
 
 
 def test_the_clock_is_that_of_the_workers(make_study, tmp_path):

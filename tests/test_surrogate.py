@@ -19,7 +19,8 @@ def recorded(number, seed=0, failure=None):
         "number": number,
         "seed": seed,
         "params": params,
-        "epochs": epochs if failure is None else [],
+        "epochs": epochs if failure is None else epochs[:2],
+        "seconds": 60.0 if failure is None else 5.0,
         "failure": failure,
     }
 
@@ -31,6 +32,13 @@ def test_a_recorded_configuration_has_its_own_curve():
     for point, (_, seconds, elbo, kl, gain) in zip(curve.points, curves[3]["epochs"], strict=True):
         found = (point.seconds, *(point.metrics[name] for name in ("val_elbo", "kl", "code_gain")))
         assert found == pytest.approx((seconds, elbo, kl, gain), rel=1e-9)
+
+
+def test_a_configuration_recorded_on_several_seeds_has_the_curve_of_any():
+    curves = [recorded(number) for number in range(12)] + [recorded(3, seed=1), recorded(3, seed=2)]
+    surrogate = Surrogate(curves, trees=30)
+    finals = {surrogate.curve(curves[3]["params"], seed).points[-1].metrics["val_elbo"] for seed in range(20)}
+    assert finals == {curve["epochs"][-1][2] for curve in curves if curve["number"] == 3}
 
 
 def test_others_lie_near_those_that_are_like_them():
@@ -54,5 +62,6 @@ def test_a_region_that_failed_fails():
         return recorded(number, failure="diverged") if curve["params"]["learning_rate"] > 3e-3 else curve
 
     surrogate = Surrogate([failing(number) for number in range(60)], trees=30)
-    assert surrogate.curve({"family": "dense", "learning_rate": 8e-3}).failure is not None
+    failed = surrogate.curve({"family": "dense", "learning_rate": 8e-3})
+    assert (failed.failure, len(failed.points), failed.seconds) == ("diverged", 2, 5.0)
     assert surrogate.curve({"family": "dense", "learning_rate": 5e-4}).failure is None
