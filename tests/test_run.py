@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import signal
+import time
 from wsgiref.util import setup_testing_defaults
 
 import optuna
@@ -184,22 +186,28 @@ def test_a_sweep_begins_with_the_best_of_an_earlier_one(finished, chords, tmp_pa
     assert all(point in tried for point in points)
 
 
-def test_killed_in_the_middle_a_sweep_resumes_and_loses_nothing(chords, tmp_path):
-    options = ("--results", tmp_path)
+def test_killed_again_and_again_a_sweep_resumes_and_loses_nothing(chords, tmp_path):
+    """With a worker on each core; the first time when some trials have ended, then at random moments."""
+    options, moments = ("--results", tmp_path), random.Random(1)
     process = start(
-        *("--data", chords, "--name", "killed", "--trials", 10, "--max-epochs", 9, "--epoch-steps", 4000),
+        *("--data", chords, "--name", "killed", "--trials", 14, "--max-epochs", 9, "--epoch-steps", 4000),
         *("--scheduler", "stopping", *options),
     )
     wait_for(lambda: count_of(tmp_path, "killed", "stopped", "completed") >= 3, process)
-    os.kill(process.pid, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)  # the driver alone
     process.communicate(timeout=60)
+    for _ in range(2):
+        process = start("--resume", "killed", *options)
+        time.sleep(moments.uniform(1.0, 6.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
     journal = SweepFolder(tmp_path, "killed").journal
     before = {t.number: t for t in _study(journal, "killed").trials if t.state.is_finished()}
     assert len(before) >= 3
     code, output = run("--resume", "killed", *options)
     assert code == 0, output
     after = rows_of(tmp_path, "killed")
-    assert len(after) == 10
+    assert len(after) == 14
     assert {row["state"] for row in after.values()} <= {"stopped", "completed"}, output
     trials = _study(journal, "killed").trials
     for number, trial in before.items():
@@ -207,9 +215,9 @@ def test_killed_in_the_middle_a_sweep_resumes_and_loses_nothing(chords, tmp_path
         assert trials[number].intermediate_values == trial.intermediate_values
     summary = json.loads((tmp_path / "killed" / "summary.json").read_text())
     assert summary["best"]["test_elbo"] is not None
-    code, output = run("--resume", "killed", "--trials", 12, *options)  # more of a finished sweep
+    code, output = run("--resume", "killed", "--trials", 16, *options)  # more of a finished sweep
     assert code == 0, output
-    assert len(rows_of(tmp_path, "killed")) == 12
+    assert len(rows_of(tmp_path, "killed")) == 16
 
 
 def _study(journal, name):
