@@ -2,12 +2,11 @@
 
 import argparse
 import re
-from pathlib import Path
 
 from sweep.scheduler import KINDS, PROMOTION
 from sweep.study import FINAL_SEEDS, FINALISTS
 from sweep.warm_start import require_sweeps
-from vae.arguments import add_data_arguments, require_positive, require_seed
+from vae.arguments import add_data_arguments, add_results_argument, require_positive, require_seed
 from vae.config import FAMILY_NAMES
 from vae.errors import UserError
 from vae.train import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
@@ -70,7 +69,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="of an earlier sweep in --results, whose best configurations are tried first, and whose trials inform "
         "proposals if their values compare; repeatable",
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder (default: results)")
+    add_results_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     add_data_arguments(parser)
     search = parser.add_argument_group("search")
@@ -143,8 +142,8 @@ def check(args: argparse.Namespace) -> None:
     if not args.min_kl >= 0:
         raise UserError(f"--min-kl must be at least 0, but got {args.min_kl}.")
     require_seed(args)
-    if "://" in str(args.results) or re.match(r"(s3|gs):", str(args.results)):
-        raise UserError(f"--results {args.results}: only folders work so far; pass one that every node can reach.")
+    if re.match(r"\w+:/", args.results) and not re.match(r"(s3|gs)://.", args.results):
+        raise UserError(f"--results {args.results}: must be a folder, s3://BUCKET/... or gs://BUCKET/...")
     if args.name is not None and not re.fullmatch(r"[\w.-]+", args.name):
         raise UserError(f"--name may hold letters, digits, '.', '_' and '-', but got {args.name!r}.")
     if args.resume is None:

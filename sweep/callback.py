@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.result import SHOULD_CHECKPOINT
 
 from sweep.board import Board
+from sweep.checkpoints import read_metrics
 from sweep.crash import crash_of
 from sweep.journal import Snapshots
 from sweep.live import LiveView
@@ -17,6 +17,7 @@ from sweep.results import SweepFolder, summarise
 from sweep.study import Report, Study, TrialRecord
 from sweep.versions import revision, versions
 from vae import checkpoint
+from vae.store import fetched
 
 KEPT_TRIALS = 5
 """Checkpoints of ended trials that are kept: the top few of the sweep; and those of which final runs are made."""
@@ -133,29 +134,30 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         """A checkpoint is on disk: exports it if nothing better is."""
-        number, path = trial.config["number"], Path(checkpoint.path)
+        number, place = trial.config["number"], self._folder.trials.place_of(checkpoint)
         self._saved_at[number] = time.monotonic()
         self._dropped.discard(number)
-        self._export_if_best(number, path)
-        self._folder.drop_checkpoints(number, keep=path)
+        self._export_if_best(number, place)
+        self._folder.trials.drop(self._study.records[number].prefix, keep=place)
 
-    def _export_if_best(self, number: int, path: Path) -> None:
-        metrics = checkpoint.read_json(path / checkpoint.METRICS)
+    def _export_if_best(self, number: int, place: str) -> None:
+        metrics = read_metrics(place)
         if self.best is not None and self._study.rank_key(metrics) <= self._study.rank_key(self.best):
             return
-        self.export(number, path)
+        self.export(number, place)
         self._on_better()
 
-    def export(self, number: int, path: Path, seeds: list[dict[str, Any]] | None = None) -> None:
+    def export(self, number: int, place: str, seeds: list[dict[str, Any]] | None = None) -> None:
         """Makes a checkpoint of a trial the winner.
 
         Args:
             number: of the trial.
-            path: of the checkpoint.
+            place: of the checkpoint.
             seeds: what its configuration came to, seed by seed, if it was trained on several.
         """
         provenance = {"sweep": self._folder.name, "trial": number, "revision": revision(), "versions": versions()}
-        checkpoint.export(path, self._folder.best, {**provenance, "seeds": seeds})
+        with fetched(place) as path:
+            checkpoint.export(path, self._folder.best, {**provenance, "seeds": seeds})
         self.best = self._read_best()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -186,7 +188,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         kept = self._kept()
         ended = {record.number for record in self._study.records.values() if record.ended}
         for number in ended - kept - self._dropped:  # those of earlier starts of the sweep too
-            self._folder.drop_checkpoints(number)
+            self._folder.trials.drop(self._study.records[number].prefix)
             self._dropped.add(number)
 
     def write(self, **further: Any) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def _tell(summary: dict[str, Any], folder: SweepFolder, min_kl: float) -> None:
             f"a step); this is the best ranked. Search longer or lower --min-kl.\n"
         )
     sys.stdout.write(
-        f"play it: python -m vae.sample --best --results {folder.results}\n"
+        f"play it: python -m vae.sample --best --results {folder.place}\n"
         f"look at it: tensorboard --logdir {folder.tensorboard}\n"
-        f"understand it: python -m sweep.report {folder.name} --results {folder.results}\n"
+        f"understand it: python -m sweep.report {folder.name} --results {folder.place}\n"
     )

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -39,7 +38,7 @@ def train_finals(study: Study, folder: SweepFolder, corpus: Corpus, resources: R
                 replace(study.settings, max_epochs=runs[0].epochs),
                 resources,
                 folder.finals,
-                lambda config: f"{config['folder']}.{config['attempt']}",
+                lambda config: f"{config['folder']}.{config['attempt']}",  # see `FinalRun.prefix`
                 search_alg=searcher,
                 stop=_End(stop, runs[0].epochs),
                 callbacks=[_FinalsCallback(left, folder, view, searcher.put_back)],
@@ -80,9 +79,8 @@ class _Finals(Searcher):  # type: ignore[misc]  # ray ships incomplete types
             return None
         run = self._runs.pop(0)
         self._live.add(trial_id)
-        path = None if run.checkpoint is None else str(run.checkpoint)
         identity = {"folder": run.folder, "attempt": sum(run.crashes.values())}
-        return {**identity, "params": run.params, "seed": run.seed, "checkpoint": path}
+        return {**identity, "params": run.params, "seed": run.seed, "checkpoint": run.checkpoint}
 
     def put_back(self, run: FinalRun) -> None:
         """A run was cut off by a crash; it goes on from its newest checkpoint."""
@@ -147,10 +145,10 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         """A checkpoint is on disk; those before it go."""
-        run, path = self._runs[trial.config["folder"]], Path(checkpoint.path)
-        run.saved(path, run.epoch)
+        run, place = self._runs[trial.config["folder"]], self._folder.finals.place_of(checkpoint)
+        run.saved(place, run.epoch)
         self._saved_at[run.folder] = time.monotonic()
-        self._folder.drop_checkpoints(run.trial, run.name, keep=path)
+        self._folder.finals.drop(run.prefix, keep=place)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray gave a run up; it is put back, unless it is to blame, or what is was so too often."""

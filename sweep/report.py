@@ -14,10 +14,13 @@ from sweep.figures import front, importances, parallel, progress, slices, surviv
 from sweep.page import Section, missing, picture, render, table
 from sweep.reading import Reading, TooFewError, read
 from sweep.results import SweepFolder
+from sweep.uploads import fetch
 from sweep.words import top_rows, words
 from vae import canvas
+from vae.arguments import add_results_argument
 from vae.errors import UserError, exit_code
 from vae.files import write_atomically
+from vae.store import LATEST, Store, is_remote
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,8 +128,10 @@ def write(folder: SweepFolder, out: Path | None = None) -> Path:
     return path
 
 
-def _newest(results: Path) -> str:
-    latest = results / "latest"
+def _newest(results: str) -> str:
+    if is_remote(results):
+        return (Store(results).read(LATEST) or b"").decode()
+    latest = Path(results) / LATEST
     if not latest.exists():
         raise UserError(f"{results}: no sweep there; run `python -m sweep.run` first, or pass --results.")
     return latest.resolve().name
@@ -139,13 +144,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "trials, which hyperparameters matter. A running sweep goes on undisturbed.",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="of the sweep (default: the newest)")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="where sweeps are (default: results)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the folder of the sweep")
+    add_results_argument(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the folder of the sweep here")
     return parser.parse_args(argv)
 
 
 def _run(args: argparse.Namespace) -> None:
     folder = SweepFolder(args.results, args.name or _newest(args.results))
+    fetch(folder)
     path = write(folder, args.out)
     sys.stdout.write(f"report: {path}\nits figures: tensorboard --logdir {folder.tensorboard}\n")
 

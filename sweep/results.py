@@ -4,18 +4,16 @@ import csv
 import io
 import json
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
+from sweep.checkpoints import Checkpoints
 from sweep.study import Study, TrialRecord
 from sweep.versions import versions
-from vae import checkpoint
 from vae.errors import UserError
 from vae.files import write_atomically
+from vae.store import LATEST, copy_of, is_remote
 
 BEST_KEYS = ("trial", "params", "epoch", "feasible", "val_elbo", "kl", "code_gain", "active_units")
 TEST_KEYS = ("test_elbo", "test_elbo_per_song", "test_kl", "test_iwae", "iwae_samples", "seeds")
@@ -31,18 +29,25 @@ CSV_COLUMNS = ("id", "state", "params", "epochs", "val_elbo", "kl", "seconds", "
 
 
 class SweepFolder:
-    """`<results>/<name>/`."""
+    """`<results>/<name>/`: on this machine, or in an object store, of which there is a copy on this machine.
 
-    def __init__(self, results: Path, name: str) -> None:
-        self.results, self.name = results, name
-        self.path = results / name
+    Args:
+        results: a path or a URI.
+        name: of the sweep.
+    """
+
+    def __init__(self, results: Path | str, name: str) -> None:
+        self.place, self.name = str(results).rstrip("/"), name
+        self.results = copy_of(self.place)
+        self.path = self.results / name
         self.journal = self.path / "study.log"
         self.summary = self.path / "summary.json"
         self.best = self.path / "best"
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tensorboard"
-        self.trials = self.path / "trials"
-        self.finals = self.path / "finals"
+        home = f"{self.place}/{name}" if is_remote(self.place) else str(self.path.absolute())
+        self.trials = Checkpoints(f"{home}/trials")
+        self.finals = Checkpoints(f"{home}/finals")
         self._ended: dict[int, str] = {}  # rows of `trials.csv` that do not change any more
 
     def create(self) -> None:
@@ -55,33 +60,11 @@ class SweepFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             scratch = self.results / f".latest-{os.getpid()}"
             scratch.symlink_to(self.name)
-            scratch.replace(self.results / "latest")
+            scratch.replace(self.results / LATEST)
         except OSError as error:
             raise UserError(
                 f"{self.results}: results can't be written ({error.strerror}); pass another --results."
             ) from None
-
-    def _checkpoints(self, number: int, final: str | None) -> Iterator[Path]:
-        if final is None:
-            return self.trials.glob(f"session-*/{number:05d}-*/checkpoint_*")
-        return self.finals.glob(f"session-*/{number:05d}-{final}.*/checkpoint_*")  # an attempt after the dot
-
-    def newest_checkpoint(self, number: int, final: str | None = None) -> Path | None:
-        """The whole checkpoint of a trial, or of a final run of it, with the most epochs, or None.
-
-        It is absolute, as each trial has its own folder.
-        """
-        found = [(epoch, path) for path in self._checkpoints(number, final) if (epoch := trained_epochs(path))]
-        return max(found)[1].resolve() if found else None
-
-    def drop_checkpoints(self, number: int, final: str | None = None, keep: Path | None = None) -> None:
-        """Removes the checkpoints of a trial, or of a final run of it, but for one.
-
-        Ray's own `num_to_keep` would write a snapshot of all trials.
-        """
-        for path in self._checkpoints(number, final):
-            if keep is None or path.resolve() != keep.resolve():
-                shutil.rmtree(path, ignore_errors=True)
 
     def read_summary(self) -> dict[str, Any]:
         """The summary as last written, or an empty dict."""
@@ -101,18 +84,6 @@ class SweepFolder:
         if record.ended:
             self._ended[record.number] = line
         return line
-
-
-def trained_epochs(path: Path) -> int | None:
-    """Epochs trained in a checkpoint; None if a crash left it in pieces."""
-    try:
-        for name in (checkpoint.MODEL, checkpoint.TRAINING):
-            with safe_open(path / name, "np"):
-                pass
-        json.loads((path / checkpoint.METRICS).read_text())
-        return int(json.loads((path / checkpoint.COUNTERS).read_text())["epoch"])
-    except (OSError, ValueError, KeyError, SafetensorError):
-        return None
 
 
 def _csv(row: Sequence[Any]) -> str:

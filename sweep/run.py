@@ -16,6 +16,7 @@ from sweep.arguments import DEFAULT_TRIALS, check, check_finals, parse
 from sweep.begun import read_settings
 from sweep.board import Board
 from sweep.callback import Clock, SweepCallback
+from sweep.earlier import Earlier
 from sweep.final import finish
 from sweep.finals import adopt, train_finals
 from sweep.live import LiveView, duration
@@ -26,6 +27,7 @@ from sweep.space import fitting_families
 from sweep.stop import Stop
 from sweep.study import FINAL_SEEDS, Settings, Study
 from sweep.tuning import Resources, find_resources, run_trials, start_ray
+from sweep.uploads import Uploads, fetch
 from sweep.warm_start import warm_start
 from vae.bounds import marginal_elbo
 from vae.corpus import Corpus, load_corpus
@@ -63,19 +65,25 @@ def _read_settings(args: argparse.Namespace, journal: Path) -> Settings:
     )
 
 
+def _fetched(results: str, name: str) -> Path:
+    """The journal of a sweep, brought here if it is in an object store; absent if there is no such sweep."""
+    folder = SweepFolder(results, name)
+    fetch(folder)
+    return folder.journal
+
+
 def _prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
     """The settings and data of a new sweep, or of one to go on with."""
     if args.resume is None:
         corpus = load_corpus(args.data, args.encoding, args.steps_per_beat, args.steps_per_bar)
         settings = _new_settings(args, corpus)
-        if (args.results / settings.name / "study.log").exists():
+        if _fetched(args.results, settings.name).exists():
             raise UserError(
-                f"{args.results / settings.name}: a sweep of this name exists; go on with it by "
+                f"{args.results}/{settings.name}: a sweep of this name exists; go on with it by "
                 f"--resume {settings.name}, or pass another --name."
             )
         return settings, corpus
-    journal = SweepFolder(args.results, args.resume).journal
-    settings = _read_settings(args, journal)
+    settings = _read_settings(args, _fetched(args.results, args.resume))
     spec = settings.spec
     encoding = spec.encoding if spec.is_music else None
     corpus = load_corpus(settings.data, encoding, spec.steps_per_beat, spec.steps_per_bar)
@@ -99,8 +107,8 @@ def _search(
         study.settings,
         resources,
         folder.trials,
-        lambda config: f"{config['number']:05d}-{config['turn']:05d}",
-        search_alg=StudySearcher(scheduler, stop.asked, folder.newest_checkpoint),
+        lambda config: f"{config['number']:05d}-{config['turn']:05d}",  # see `TrialRecord.prefix`
+        search_alg=StudySearcher(scheduler, stop.asked, folder.trials.newest),
         scheduler=scheduler,
         stop=stop,
         callbacks=[callback],
@@ -115,6 +123,18 @@ def _run(args: argparse.Namespace) -> None:
     learned = warm_start(args.results, settings) if args.resume is None else []
     folder = SweepFolder(args.results, settings.name)
     folder.create()
+    with Uploads(folder, _say):
+        _sweep(args, started, settings, corpus, learned, folder)
+
+
+def _sweep(
+    args: argparse.Namespace,
+    started: float,
+    settings: Settings,
+    corpus: Corpus,
+    learned: list[Earlier],
+    folder: SweepFolder,
+) -> None:
     where = start_ray(args.address)
     resources = find_resources(args.trials_per_gpu, args.max_concurrent)
     _say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report, *(given.report for given in learned))

@@ -1,7 +1,6 @@
 """Optuna's proposals behind Ray Tune's Searcher."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -18,14 +17,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
     Args:
         scheduler: says which trial is next.
         stopping: whether the sweep is asked to stop; then nothing more is proposed.
-        newest_checkpoint: of a trial that was begun before, or None.
+        newest_checkpoint: its place, of a trial that was begun before, by the prefix of its folders; or None.
     """
 
     def __init__(
         self,
         scheduler: Asha,
         stopping: Callable[[], bool],
-        newest_checkpoint: Callable[[int], Path | None],
+        newest_checkpoint: Callable[[str], str | None],
     ) -> None:
         super().__init__()
         self._scheduler, self._stopping, self._newest_checkpoint = scheduler, stopping, newest_checkpoint
@@ -46,14 +45,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
         return str(Searcher.FINISHED)
 
     def _config(self, record: TrialRecord) -> dict[str, Any]:
-        found = self._newest_checkpoint(record.number) if record.state == "paused" else None
+        found = self._newest_checkpoint(record.prefix) if record.state == "paused" else None
         record.state = "pending"
         return {
             "number": record.number,
             "turn": record.turn,
             "params": record.params,
             "seed": self._study.settings.seed,
-            "checkpoint": None if found is None else str(found),
+            "checkpoint": found,
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

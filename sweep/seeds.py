@@ -6,13 +6,12 @@ several seeds, the search's own run being one where it went as far, and the mean
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sweep import space
-from sweep.results import SweepFolder, trained_epochs
+from sweep.checkpoints import read_metrics, trained_epochs
+from sweep.results import SweepFolder
 from sweep.study import Study, TrialRecord
-from vae import checkpoint
 from vae.ranking import is_feasible, rank_key, rank_value
 
 Metrics = Mapping[str, float]
@@ -26,7 +25,7 @@ class FinalRun:
     seed: int
     params: dict[str, Any]
     epochs: int  # to be trained
-    checkpoint: Path | None = None  # the newest
+    checkpoint: str | None = None  # the place of the newest
     epoch: int = 0  # trained so far
     saved_epoch: int = 0  # of the checkpoint
     failure: str | None = None  # why it could not go on
@@ -43,19 +42,23 @@ class FinalRun:
         return f"{self.trial:05d}-{self.name}"
 
     @property
+    def prefix(self) -> str:
+        """Of the names of the folders in which Ray Tune begins it, one for each attempt."""
+        return f"{self.folder}."
+
+    @property
     def trained(self) -> bool:
         """Whether it is trained to its end, and saved."""
         return self.saved_epoch >= self.epochs
 
-    def saved(self, path: Path, epoch: int) -> None:
+    def saved(self, place: str, epoch: int) -> None:
         """Takes note of a checkpoint."""
-        self.checkpoint, self.epoch, self.saved_epoch = path, epoch, epoch
+        self.checkpoint, self.epoch, self.saved_epoch = place, epoch, epoch
 
     def metrics(self) -> dict[str, Any]:
         """Of its best epoch."""
         assert self.checkpoint is not None
-        metrics: dict[str, Any] = checkpoint.read_json(self.checkpoint / checkpoint.METRICS)
-        return metrics
+        return read_metrics(self.checkpoint)
 
 
 def plan(study: Study, folder: SweepFolder) -> list[FinalRun]:
@@ -72,11 +75,10 @@ def _run(study: Study, folder: SweepFolder, record: TrialRecord, seed: int) -> F
     run = FinalRun(record.number, seed, params, epochs)
     # A seed fixes a run: one of the search that was to train in the same way goes on where it stopped.
     same = seed == settings.seed and params == record.params
-    for name in (None, run.name) if same else (run.name,):
-        path = folder.newest_checkpoint(record.number, name)
-        epoch = None if path is None else trained_epochs(path)
-        if path is not None and epoch is not None and epoch >= run.epoch:
-            run.saved(path, epoch)
+    for place in (*([folder.trials.newest(record.prefix)] if same else []), folder.finals.newest(run.prefix)):
+        epoch = None if place is None else trained_epochs(place)
+        if place is not None and epoch is not None and epoch >= run.epoch:
+            run.saved(place, epoch)
     return run
 
 

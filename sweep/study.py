@@ -64,6 +64,11 @@ class TrialRecord:
     crashes: dict[str, int] = field(default_factory=dict)  # by what was to blame
 
     @property
+    def prefix(self) -> str:
+        """Of the names of the folders in which Ray Tune runs it, one for each turn."""
+        return f"{self.number:05d}-"
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more will be trained."""
         return self.state in _ENDS

@@ -14,6 +14,7 @@ from vae.config import Config
 from vae.corpus import Corpus
 from vae.device import default_device
 from vae.errors import UserError
+from vae.store import fetched
 from vae.train import DivergedError, Trainer, TrainingData
 
 REPORT_SECONDS = 1.0
@@ -54,7 +55,8 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
             self._failure = str(error)
             return
         if config["checkpoint"] is not None:
-            self._trainer.restore(Path(config["checkpoint"]))
+            with fetched(config["checkpoint"]) as path:
+                self._trainer.restore(path)
 
     def step(self) -> dict[str, Any]:
         """Trains to the next rung, or for `REPORT_SECONDS`, and reports."""

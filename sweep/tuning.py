@@ -4,12 +4,12 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
+from sweep.checkpoints import Checkpoints
 from sweep.study import Settings
 from sweep.trial import VaeTrial
 from sweep.workers import outlive_lost_workers
@@ -74,7 +74,7 @@ def run_trials(
     corpus: Corpus,
     settings: Settings,
     resources: Resources,
-    sessions: Path,
+    sessions: Checkpoints,
     folder_of: Callable[[dict[str, Any]], str],
     **parts: Any,
 ) -> None:
@@ -84,7 +84,7 @@ def run_trials(
         corpus: the data.
         settings: of every trial.
         resources: of the machines.
-        sessions: a folder in which each start has one of its own.
+        sessions: where each start has a folder of its own.
         folder_of: names the folder of a trial by its config.
         parts: of `tune.run`, such as `search_alg`, `scheduler`, `stop` and `callbacks`.
     """
@@ -97,8 +97,8 @@ def run_trials(
         num_samples=-1,
         reuse_actors=True,
         trial_dirname_creator=lambda trial: folder_of(trial.config),
-        storage_path=str(sessions.resolve()),
-        name=f"session-{len(list(sessions.glob('session-*')))}",
+        storage_path=sessions.place,
+        name=f"session-{len(sessions.sessions())}",
         verbose=0,
         raise_on_failed_trial=False,
         **parts,

@@ -24,6 +24,7 @@ from sweep.earlier import Earlier
 from sweep.proposal import Given
 from sweep.results import SweepFolder
 from sweep.study import Settings
+from sweep.uploads import fetch
 from vae.errors import UserError
 from vae.ranking import rank_key
 
@@ -31,18 +32,20 @@ MOST_POINTS = 5
 """From each earlier sweep."""
 
 
-def require_sweeps(results: Path, names: Iterable[str]) -> None:
+def require_sweeps(results: Path | str, names: Iterable[str]) -> None:
     """Checks that there are sweeps to start from.
 
     Raises:
         UserError: one has not begun.
     """
     for name in names:
-        if not SweepFolder(results, name).journal.exists():
+        folder = SweepFolder(results, name)
+        fetch(folder)
+        if not folder.journal.exists():
             raise UserError(f"--warm-start {name}: no sweep of this name; `ls {results}` shows the names.")
 
 
-def warm_start(results: Path, settings: Settings) -> list[Earlier]:
+def warm_start(results: Path | str, settings: Settings) -> list[Earlier]:
     """What the sweeps that a new one's settings name give to it.
 
     Raises:

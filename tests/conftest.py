@@ -1,11 +1,14 @@
 """What several test modules share: the chorales, the data beside the repository, a cache of their own."""
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 from sweeping import SETTINGS, new_folder
 
 from benchmarks.common import made_songs
@@ -48,6 +51,30 @@ def shared_data() -> Path:
 def chords(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A piano-roll file of songs that are soon learnt."""
     return made_songs(tmp_path_factory.mktemp("data") / "chords.json", 300, 60)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedMotoServer]:
+    """An object store on this machine, which the environment leads to."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_EC2_METADATA_DISABLED": "true"}
+    settings |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "made-up")
+    settings |= dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), "us-east-1")
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3: ThreadedMotoServer) -> str:
+    """The URI of a bucket of a test's own."""
+    del s3
+    name = f"music-{uuid.uuid4().hex[:8]}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"
 
 
 @pytest.fixture

@@ -188,7 +188,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(chords, tmp_
     found = []
 
     def trains_on():
-        found[:] = [training_worker(process.pid)] if folder.newest_checkpoint(0) is not None else []
+        found[:] = [training_worker(process.pid)] if folder.trials.newest("00000-") is not None else []
         return any(found)
 
     wait_for(trains_on, process)

@@ -7,7 +7,8 @@ from sweeping import run, start, wait_for
 from tiny import CPU
 from training import assert_same
 
-from sweep.results import SweepFolder, trained_epochs
+from sweep.checkpoints import trained_epochs
+from sweep.results import SweepFolder
 from sweep.scheduler import rungs, validates
 from sweep.seeds import median
 from sweep.versions import revision
@@ -21,8 +22,8 @@ EPOCHS, EPOCH_STEPS = 30, 1000
 
 def trained(folder):
     """Final runs at their end, by the names of their folders."""
-    found = folder.finals.glob("session-*/*/checkpoint_*")
-    return {path.parent.name for path in found if trained_epochs(path) == EPOCHS}
+    found = (folder.path / "finals").glob("session-*/*/checkpoint_*")
+    return {path.parent.name for path in found if trained_epochs(str(path)) == EPOCHS}
 
 
 def straight(chords, params, seed):
@@ -49,7 +50,7 @@ def test_final_runs_killed_and_resumed_are_as_if_run_through_and_finished_ones_a
     code, output = run("--resume", "finals", "--results", tmp_path, final_seeds=None)
     assert code == 0, output
     assert "final runs: " in output
-    again = {path.name for path in folder.finals.glob("session-1/00*")}
+    again = {path.name for path in (folder.path / "finals").glob("session-1/00*")}
     assert again
     assert not again & before
     best = folder.read_summary()["best"]

@@ -15,6 +15,7 @@ PROGRAM = """
 import sys
 
 BLOCKED = {"symusic", "music21", "pretty_midi", "mido", "matplotlib", "ray", "optuna", "tensorboard", "rich", "scipy"}
+BLOCKED |= {"pyarrow"}
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):

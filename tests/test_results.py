@@ -13,31 +13,31 @@ def test_latest_points_to_the_newest(folder):
 
 
 def test_the_newest_checkpoint_is_that_with_the_most_epochs(folder):
-    write_checkpoint(folder.trials / "session-0" / "00007-00003", 1, epochs=2)
-    newest = write_checkpoint(folder.trials / "session-1" / "00007-00003", 0, epochs=3)
-    assert folder.newest_checkpoint(7) == newest
-    assert folder.newest_checkpoint(8) is None
+    write_checkpoint(folder.path / "trials" / "session-0" / "00007-00003", 1, epochs=2)
+    newest = write_checkpoint(folder.path / "trials" / "session-1" / "00007-00003", 0, epochs=3)
+    assert folder.trials.newest("00007-") == str(newest)
+    assert folder.trials.newest("00008-") is None
 
 
 @pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.TRAINING, checkpoint.COUNTERS, checkpoint.METRICS])
 @pytest.mark.parametrize("cut", ["half", "absent"])
 def test_a_checkpoint_that_a_crash_left_in_pieces_is_passed_over(folder, name, cut):
-    whole = write_checkpoint(folder.trials / "session-0" / "00007-00003", 0, epochs=1)
-    broken = write_checkpoint(folder.trials / "session-0" / "00007-00003", 1, epochs=2) / name
+    whole = write_checkpoint(folder.path / "trials" / "session-0" / "00007-00003", 0, epochs=1)
+    broken = write_checkpoint(folder.path / "trials" / "session-0" / "00007-00003", 1, epochs=2) / name
     content = broken.read_bytes()
     broken.unlink()
     if cut == "half":
         broken.write_bytes(content[: len(content) // 2])
-    assert folder.newest_checkpoint(7) == whole
+    assert folder.trials.newest("00007-") == str(whole)
 
 
 def test_dropping_leaves_other_trials_and_the_one_to_keep(folder):
-    old = write_checkpoint(folder.trials / "session-0" / "00007-00003", 1, epochs=1)
-    kept = write_checkpoint(folder.trials / "session-1" / "00007-00003", 0, epochs=1)
-    other = write_checkpoint(folder.trials / "session-0" / "00008-00003", 0, epochs=1)
-    folder.drop_checkpoints(7, keep=kept)
+    old = write_checkpoint(folder.path / "trials" / "session-0" / "00007-00003", 1, epochs=1)
+    kept = write_checkpoint(folder.path / "trials" / "session-1" / "00007-00003", 0, epochs=1)
+    other = write_checkpoint(folder.path / "trials" / "session-0" / "00008-00003", 0, epochs=1)
+    folder.trials.drop("00007-", keep=str(kept))
     assert [old.exists(), kept.exists(), other.exists()] == [False, True, True]
-    folder.drop_checkpoints(7)
+    folder.trials.drop("00007-")
     assert [kept.exists(), other.exists()] == [False, True]
 
 

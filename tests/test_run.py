@@ -245,8 +245,8 @@ def test_ctrl_c_stops_cleanly_keeps_everything_and_says_how_to_go_on(chords, tmp
     assert summary["best"]["test_elbo"] is not None
     folder = SweepFolder(tmp_path, "stopped")
     paused = [n for n, row in rows_of(tmp_path, "stopped").items() if row["state"] == "paused" and row["epochs"] != "0"]
-    assert all(folder.newest_checkpoint(number) is not None for number in paused)
-    assert not folder.finals.exists()
+    assert all(folder.trials.newest(f"{number:05d}-") is not None for number in paused)
+    assert not folder.finals.sessions()
 
 
 def test_patience_ends_a_search_that_finds_nothing_better(chords, tmp_path):

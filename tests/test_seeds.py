@@ -101,10 +101,10 @@ def sweep(make_study, tmp_path):
 
 def test_the_searchs_own_run_is_one_of_the_seeds(sweep):
     study, folder = sweep(seed=7)
-    own = write_checkpoint(folder.trials / "session-0" / "00000-00001", 0, epochs=3)
+    own = write_checkpoint(folder.path / "trials" / "session-0" / "00000-00001", 0, epochs=3)
     runs = plan(study, folder)
     assert [(run.trial, run.seed, run.trained, run.checkpoint) for run in runs] == [
-        (0, 7, True, own),
+        (0, 7, True, str(own)),
         (0, 8, False, None),
     ]
     assert all(run.params == study.records[0].params for run in runs)
@@ -112,7 +112,7 @@ def test_the_searchs_own_run_is_one_of_the_seeds(sweep):
 
 def test_where_final_runs_are_longer_the_schedule_is_and_the_searchs_run_is_none_of_them(sweep):
     study, folder = sweep(final_epochs=6)
-    write_checkpoint(folder.trials / "session-0" / "00000-00001", 0, epochs=3)
+    write_checkpoint(folder.path / "trials" / "session-0" / "00000-00001", 0, epochs=3)
     drawn = study.records[0].params
     for run in plan(study, folder):
         assert (run.epoch, run.checkpoint, run.epochs) == (0, None, 6)
@@ -121,9 +121,11 @@ def test_where_final_runs_are_longer_the_schedule_is_and_the_searchs_run_is_none
 
 def test_final_runs_go_on_from_their_own_checkpoints_alone(sweep):
     study, folder = sweep(final_epochs=6)
-    half = write_checkpoint(folder.finals / "session-0" / "00000-seed-0-epochs-6.0", 0, epochs=2)
-    whole = write_checkpoint(folder.finals / "session-1" / "00000-seed-1-epochs-6.0", 0, epochs=6)
-    write_checkpoint(folder.finals / "session-0" / "00000-seed-0-epochs-5.0", 0, epochs=5)  # of another schedule
+    half = write_checkpoint(folder.path / "finals" / "session-0" / "00000-seed-0-epochs-6.0", 0, epochs=2)
+    whole = write_checkpoint(folder.path / "finals" / "session-1" / "00000-seed-1-epochs-6.0", 0, epochs=6)
+    write_checkpoint(
+        folder.path / "finals" / "session-0" / "00000-seed-0-epochs-5.0", 0, epochs=5
+    )  # of another schedule
     first, second = plan(study, folder)
-    assert (first.checkpoint, first.epoch, first.trained) == (half, 2, False)
-    assert (second.checkpoint, second.epoch, second.trained) == (whole, 6, True)
+    assert (first.checkpoint, first.epoch, first.trained) == (str(half), 2, False)
+    assert (second.checkpoint, second.epoch, second.trained) == (str(whole), 6, True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from vae.checkpoint import METRICS
 from vae.corpus import Corpus, load_corpus
 from vae.errors import UserError
+from vae.store import LATEST, Store, copy_of, is_remote
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,13 +55,23 @@ def require_seed(args: argparse.Namespace) -> None:
         raise UserError(f"--seed must lie in 0..{2**32 - 1}, but got {args.seed}.")
 
 
+def add_results_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the place of sweeps to a command."""
+    parser.add_argument(
+        "--results",
+        default="results",
+        metavar="PLACE",
+        help="of sweeps: a folder, s3://... or gs://... (default: results)",
+    )
+
+
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the choice of a checkpoint to a command."""
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--best", action="store_true", help="of the newest sweep that has one (default)")
     choice.add_argument("--sweep", metavar="NAME", help="the best of this sweep")
     choice.add_argument("--checkpoint", type=Path, metavar="DIR", help="this checkpoint")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="where sweeps are (default: results)")
+    add_results_argument(parser)
 
 
 def chosen_directory(args: argparse.Namespace) -> Path:
@@ -71,12 +82,29 @@ def chosen_directory(args: argparse.Namespace) -> Path:
     """
     if args.checkpoint is not None:
         return Path(args.checkpoint)
-    if args.sweep is not None:
-        best: Path = args.results / args.sweep / "best"
-        if not (best / METRICS).exists():
-            raise UserError(f"{best}: no best checkpoint of a sweep {args.sweep!r}; see {args.results}/ for names.")
-        return best
-    return newest_best(Path(args.results))
+    if is_remote(args.results):
+        return _fetch_best(Store(args.results), args.sweep)
+    results = Path(args.results)
+    if args.sweep is None:
+        return newest_best(results)
+    best: Path = results / args.sweep / "best"
+    if not (best / METRICS).exists():
+        raise UserError(f"{best}: no best checkpoint of a sweep {args.sweep!r}; see {results}/ for names.")
+    return best
+
+
+def _fetch_best(store: Store, name: str | None) -> Path:
+    """A copy of `best/` of a sweep in an object store, or of the newest that has one."""
+    latest = (store.read(LATEST) or b"").decode()
+    names = [name] if name is not None else [latest, *reversed(store.folders())]
+    for sweep in filter(None, names):
+        if store.read(f"{sweep}/best/{METRICS}") is not None:
+            store.fetch(f"{sweep}/best", copy_of(store.place))
+            return copy_of(store.place) / sweep / "best"
+    raise UserError(
+        f"{store.place}: no sweep{f' {name!r}' * (name is not None)} with a best checkpoint; there are: "
+        f"{', '.join(store.folders()) or 'none'}."
+    )
 
 
 def newest_best(results: Path) -> Path:
@@ -86,7 +114,7 @@ def newest_best(results: Path) -> Path:
         UserError: no sweep has one.
     """
     found = sorted(results.glob(f"*/best/{METRICS}"), key=lambda path: path.stat().st_mtime)
-    latest = (results / "latest").resolve() / "best"
+    latest = (results / LATEST).resolve() / "best"
     if (latest / METRICS).exists():
         return latest
     if not found:

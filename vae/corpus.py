@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from vae.arrays import Table, load_arrays, read_json, table_of
 from vae.encoding import FEATURES, DataSpec
 from vae.errors import UserError
-from vae.files import write_atomically
+from vae.files import cache_folder, write_atomically
 from vae.library import MUSIC_SUFFIXES, content_digest, music_files, read_files, skipped_line, table_of_songs
 from vae.scores import chorales
 from vae.splitting import SPLITS as SPLITS
@@ -223,8 +222,7 @@ def _restored(path: Path, arrays: dict[str, npt.NDArray[np.generic]]) -> Corpus:
 def _cached(key: list[str | int], read: Callable[[], Corpus]) -> Corpus:
     """A corpus from the cache, or read and put there."""
     name = hashlib.sha256(json.dumps([READER_VERSION, FORMAT, *key]).encode()).hexdigest()
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    path = Path(home).expanduser() / "music-vae-sweep" / f"{name[:32]}.npz"
+    path = cache_folder() / f"{name[:32]}.npz"
     try:
         return read_saved(path)
     except UserError:

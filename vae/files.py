@@ -5,6 +5,11 @@ import tempfile
 from pathlib import Path
 
 
+def cache_folder() -> Path:
+    """Where this project keeps what can be made again: `$XDG_CACHE_HOME/music-vae-sweep`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "music-vae-sweep"
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file by way of a scratch file beside it, so that no reader ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from vae.errors import UserError, exit_code
 from vae.files import write_atomically
 from vae.models.base import Vae
 from vae.statistics import measure
+from vae.store import is_remote
 from vae.windows import Batch
 
 SHEET, ARRAY = "samples.png", "samples.npy"
@@ -208,7 +209,7 @@ def _run(args: argparse.Namespace) -> None:
     loaded = checkpoint.load(directory)
     if args.checkpoint is None:
         name = directory.parent.name
-        home = args.results / name
+        home = Path("results" if is_remote(args.results) else args.results) / name
     else:
         name, home = directory.resolve().name, directory
     out = args.out or home / "samples"

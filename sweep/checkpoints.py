@@ -1,0 +1,95 @@
+"""The checkpoints that Ray Tune writes of trials and of final runs: `session-*/<run>/checkpoint_*/`, wherever."""
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Checkpoint
+from safetensors import SafetensorError, safe_open
+
+from vae import checkpoint
+from vae.store import Store, is_remote
+
+_TENSORS = (checkpoint.MODEL, checkpoint.TRAINING)
+
+
+class Checkpoints:
+    """Those of a sweep's trials, or of its final runs; each is known by its place, a path or a URI.
+
+    A run is named by the beginning of its folder's name: it may have been begun several times.
+
+    Args:
+        place: of the folder that all starts of the sweep write to.
+    """
+
+    def __init__(self, place: Path | str) -> None:
+        self.place = str(place)
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.place)
+
+    def sessions(self) -> list[str]:
+        """The names of the starts of the sweep."""
+        return [name for name in self._store.folders() if name.startswith("session-")]
+
+    def _of(self, run: str) -> Iterator[str]:
+        """The names of all checkpoints of a run."""
+        for session in self.sessions():
+            for stay in self._store.folders(session):
+                if stay.startswith(run):
+                    found = self._store.folders(f"{session}/{stay}")
+                    yield from (f"{session}/{stay}/{name}" for name in found if name.startswith("checkpoint_"))
+
+    def newest(self, run: str) -> str | None:
+        """The place of the whole checkpoint of a run with the most epochs, or None; absolute."""
+        places = [self._store.at(name) for name in self._of(run)]
+        found = [(epoch, place) for place in places if (epoch := trained_epochs(place))]
+        return max(found)[1] if found else None
+
+    def drop(self, run: str, keep: str | None = None) -> None:
+        """Removes the checkpoints of a run, but for one.
+
+        Ray's own `num_to_keep` would write a snapshot of all trials.
+        """
+        for name in self._of(run):
+            if self._store.at(name) != keep:
+                self._store.remove(name)
+
+    def place_of(self, saved: Checkpoint) -> str:
+        """The place of a checkpoint that Ray Tune tells of."""
+        scheme, remote, _ = self.place.partition("://")
+        return f"{scheme}://{saved.path}" if remote else str(Path(saved.path).resolve())
+
+
+def trained_epochs(place: str) -> int | None:
+    """Epochs trained in a checkpoint; None if a crash left it in pieces."""
+    try:
+        return _remote_epochs(Store(place)) if is_remote(place) else _local_epochs(Path(place))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return None
+
+
+def _local_epochs(path: Path) -> int:
+    for name in _TENSORS:
+        with safe_open(path / name, "np"):
+            pass
+    json.loads((path / checkpoint.METRICS).read_text())
+    return int(json.loads((path / checkpoint.COUNTERS).read_text())["epoch"])
+
+
+def _remote_epochs(store: Store) -> int:
+    """Files of an object store are whole, but some may be missing."""
+    if not set(store.files()) >= {*_TENSORS, checkpoint.METRICS}:
+        raise ValueError("not all of it is there")
+    return int(store.read_json(checkpoint.COUNTERS)["epoch"])
+
+
+def read_metrics(place: str) -> dict[str, Any]:
+    """The metrics of a checkpoint's best epoch."""
+    if not is_remote(place):
+        metrics: dict[str, Any] = checkpoint.read_json(Path(place) / checkpoint.METRICS)
+        return metrics
+    return dict(Store(place).read_json(checkpoint.METRICS))

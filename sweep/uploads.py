@@ -1,0 +1,128 @@
+"""The copy of a sweep's folder in an object store, kept current while the sweep runs.
+
+Trials write their checkpoints to the store themselves; all else is written in a folder of the driver's machine, from
+which this copies what has changed. `--resume` fetches it, on whatever machine.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sweep.journal import whole_lines
+from sweep.results import SweepFolder
+from vae.errors import UserError
+from vae.files import write_atomically
+from vae.store import LATEST, Store, is_remote
+
+_SECONDS = 5.0
+"""Between copies, at least."""
+_LONGEST_PAUSE = 60.0
+"""Between tries to reach a store that refuses."""
+_PATIENCE = 600.0
+"""Seconds for which the end of a sweep waits for a store that refuses."""
+
+
+class Uploads:
+    """Copies in the background; all that is there once more at the end, for which it waits.
+
+    Args:
+        folder: of the sweep; nothing happens unless it is in an object store.
+        tell: says what a user should know, in a line.
+
+    Raises:
+        UserError: at the beginning: the store can't be written. At the end: it still can't.
+    """
+
+    def __init__(self, folder: SweepFolder, tell: Callable[[str], None]) -> None:
+        self._folder, self._tell = folder, tell
+        self._there: dict[str, tuple[int, int]] = {}  # modification time and size of what has been copied, by name
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
+        self._store: Store | None = None
+        self._refused = False
+
+    def __enter__(self) -> Self:
+        """Begins: the sweep is the latest of the store."""
+        if is_remote(self._folder.place):
+            self._store = Store(self._folder.place)
+            self._store.write(LATEST, self._folder.name.encode())
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Copies the rest."""
+        if self._store is None:
+            return
+        self._over.set()
+        self._thread.join()
+        deadline = time.monotonic() + _PATIENCE
+        while (refusal := self._try(self._store)) is not None:
+            if time.monotonic() > deadline:
+                raise UserError(f"{refusal} The results are in {self._folder.path}.")
+            time.sleep(_SECONDS)
+
+    def _run(self) -> None:
+        assert self._store is not None
+        pause = _SECONDS
+        while not self._over.wait(pause):
+            pause = _SECONDS if self._try(self._store) is None else min(2.0 * pause, _LONGEST_PAUSE)
+
+    def _try(self, store: Store) -> UserError | None:
+        """Copies what has changed; says when the store begins to refuse, and when it no longer does."""
+        try:
+            self._copy(store)
+        except UserError as error:
+            if not self._refused:
+                self._tell(f"results wait in {self._folder.path}: {error}")
+            self._refused = True
+            return error
+        if self._refused:
+            self._tell(f"results are in {store.place} again")
+        self._refused = False
+        return None
+
+    def _copy(self, store: Store) -> None:
+        for name, path in self._files():
+            try:
+                state = path.stat()
+                marks = (state.st_mtime_ns, state.st_size)
+                if self._there.get(name) == marks:
+                    continue
+                data = whole_lines(path) if path == self._folder.journal else path.read_bytes()
+            except FileNotFoundError:  # replaced in this moment
+                continue
+            store.write(name, data)
+            self._there[name] = marks
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        """What the sweep has written, but for scratch files; the journal comes last, and is never ahead of the rest."""
+        found = sorted(self._folder.path.rglob("*"), key=lambda path: path == self._folder.journal)
+        for path in found:
+            name = path.relative_to(self._folder.results)
+            if path.is_file() and not any(part.startswith(".") for part in name.parts):
+                yield name.as_posix(), path
+
+
+def fetch(folder: SweepFolder) -> None:
+    """Brings a sweep's files from its object store, if it is in one, but for trials' checkpoints.
+
+    What this machine knows that the store does not yet have stays.
+
+    Raises:
+        UserError: the store can't be reached.
+    """
+    if not is_remote(folder.place):
+        return
+    store = Store(folder.place)
+    journal = store.read(f"{folder.name}/{folder.journal.name}")
+    if journal is None or (folder.journal.exists() and folder.journal.read_bytes().startswith(journal)):
+        return
+    for name in store.files(folder.name):
+        part = name.removeprefix(f"{folder.name}/").partition("/")[0]
+        if part not in ("trials", "finals") and (data := store.read(name)) is not None:
+            write_atomically(folder.results / name, data)

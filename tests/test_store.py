@@ -1,0 +1,71 @@
+"""Folders here and in an object store, which must not differ."""
+
+import json
+
+import pytest
+
+from vae.errors import UserError
+from vae.store import Store, copy_of, fetched, is_remote
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request, tmp_path):
+    return str(tmp_path / "kept") if request.param == "folder" else f"{request.getfixturevalue('bucket')}/kept/"
+
+
+@pytest.fixture
+def store(place):
+    store = Store(place)
+    if not is_remote(place):
+        for name in ("a/x", "a/deep/y", "b"):
+            (copy_of(place) / name).parent.mkdir(parents=True, exist_ok=True)
+    store.write("a/x", b"1")
+    store.write("a/deep/y", b'{"n": 2}')
+    store.write("b", b"3")
+    return store
+
+
+def test_what_is_written_is_listed_and_read(store):
+    assert sorted(store.files()) == ["a/deep/y", "a/x", "b"]
+    assert sorted(store.files("a")) == ["a/deep/y", "a/x"]
+    assert store.folders() == ["a"]
+    assert store.folders("a") == ["deep"]
+    assert (store.read("b"), store.read_json("a/deep/y")) == (b"3", {"n": 2})
+
+
+def test_what_is_absent_is_nothing(store):
+    assert (store.read("c"), store.read_json("c"), store.files("c"), store.folders("c")) == (None, None, [], [])
+    store.remove("c")
+
+
+def test_a_folder_is_removed_with_all_in_it(store):
+    store.remove("a")
+    assert store.files() == ["b"]
+
+
+def test_a_place_can_be_had_as_a_folder_of_this_machine(store):
+    with fetched(store.at("a")) as folder:
+        assert json.loads((folder / "deep" / "y").read_text()) == {"n": 2}
+        assert (folder / "x").read_bytes() == b"1"
+
+
+def test_copies_of_two_places_are_two_folders():
+    assert copy_of("s3://music/a") == copy_of("s3://music/a/")
+    assert len({copy_of("s3://music/a"), copy_of("s3://music-a"), copy_of("gs://music/a")}) == 3
+    assert str(copy_of("results")) == "results"
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("s3://absent/kept", "no such bucket"),
+        ("ftp://host/kept", "pass a folder, s3://BUCKET"),
+        ("s3:///kept", "Missing bucket name"),
+    ],
+)
+@pytest.mark.usefixtures("s3")
+def test_a_place_that_is_none_is_told_in_a_line(place, told):
+    with pytest.raises(UserError, match=told) as error:
+        Store(place).write("x", b"1")
+    assert place.rstrip("/") in str(error.value)
+    assert "\n" not in str(error.value)

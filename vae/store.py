@@ -1,0 +1,163 @@
+"""Folders here and in object stores (s3://, gs://) alike, through PyArrow's file systems.
+
+What reads or writes files one by one does so in a folder of this machine: of a sweep in an object store there is a copy
+in the cache, see `copy_of`. PyArrow is imported where a store is opened: training and sampling from a folder need none.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vae.errors import UserError
+from vae.files import cache_folder, write_atomically
+
+LATEST = "latest"
+"""Names the newest sweep: a link in a folder, in an object store a file that holds the name."""
+
+
+def is_remote(place: Path | str) -> bool:
+    """Whether a place is in an object store."""
+    return re.match(r"\w+://", str(place)) is not None
+
+
+def copy_of(place: str) -> Path:
+    """The folder in the cache that stands in for a place in an object store; another place is its own."""
+    if not is_remote(place):
+        return Path(place)
+    words = re.sub(r"\W+", "-", place.rstrip("/"))
+    return cache_folder() / "results" / f"{words}-{hashlib.sha256(place.rstrip('/').encode()).hexdigest()[:8]}"
+
+
+class Store:
+    """A folder, wherever it is; names within it have slashes.
+
+    Args:
+        place: a path, or a URI such as s3://bucket/results. Credentials are those of the environment.
+
+    Raises:
+        UserError: no such place can be, or it cannot be reached; so do all methods.
+    """
+
+    def __init__(self, place: Path | str) -> None:
+        from pyarrow import fs
+
+        self._fs: Any
+        self._path: str
+        self.place = str(place).rstrip("/") if is_remote(place) else str(Path(place).resolve())
+        with self._told():
+            self._fs, self._path = (
+                fs.FileSystem.from_uri(self.place)
+                if is_remote(place)
+                else (
+                    fs.LocalFileSystem(),
+                    self.place,
+                )
+            )
+        self._selector, self._is_file = fs.FileSelector, fs.FileType.File
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.place}: {reason(error)}") from None
+
+    def at(self, name: str) -> str:
+        """The place of a file or folder within."""
+        return f"{self.place}/{name}"
+
+    def files(self, name: str = "") -> list[str]:
+        """All files in a folder within and the folders in it; none if it is absent."""
+        return [found.path[len(self._path) + 1 :] for found in self._list(name, True) if found.type == self._is_file]
+
+    def folders(self, name: str = "") -> list[str]:
+        """The names of folders in a folder within, sorted; none if it is absent."""
+        return sorted(found.base_name for found in self._list(name, False) if found.type != self._is_file)
+
+    def _list(self, name: str, recursive: bool) -> list[Any]:
+        with self._told():
+            where = self._selector(self._at(name), allow_not_found=True, recursive=recursive)
+            return list(self._fs.get_file_info(where))
+
+    def _at(self, name: str) -> str:
+        return f"{self._path}/{name}".rstrip("/")
+
+    def read(self, name: str) -> bytes | None:
+        """A file; None if it is absent."""
+        with self._told():
+            try:
+                with self._fs.open_input_stream(self._at(name)) as stream:
+                    return bytes(stream.read())
+            except FileNotFoundError:
+                return None
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file; None if it is absent or broken."""
+        try:
+            return json.loads(self.read(name) or b"")
+        except ValueError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file, which appears whole in an object store."""
+        with self._told(), self._fs.open_output_stream(self._at(name)) as stream:
+            stream.write(data)
+
+    def remove(self, name: str) -> None:
+        """Removes a folder within, if it is there."""
+        with self._told():
+            try:
+                self._fs.delete_dir(self._at(name))
+            except FileNotFoundError:
+                return
+
+    def fetch(self, name: str, folder: Path) -> None:
+        """Copies a file, or all files of a folder, into a folder of this machine, under their names."""
+        for file in self.files(name) or [name]:
+            data = self.read(file)
+            if data is not None:
+                write_atomically(folder / file, data)
+
+
+@contextmanager
+def fetched(place: str) -> Iterator[Path]:
+    """A folder of this machine that holds the files of a place, as long as it is needed.
+
+    Raises:
+        UserError: the place cannot be reached.
+    """
+    if not is_remote(place):
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        Store(place).fetch("", Path(scratch))
+        yield Path(scratch)
+
+
+def reason(error: Exception) -> str:
+    """What an error of a file system says, in a line that tells the way out where one is known."""
+    text = " ".join(str(error).split())
+    for word, told in _REASONS.items():
+        if word in text:
+            return told
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{os.strerror(error.errno)} ({text:.200})"
+    return f"cannot be reached ({text:.200})"
+
+
+_REASONS = {
+    "NO_SUCH_BUCKET": "no such bucket; make it, or pass another --results.",
+    "The specified bucket does not exist": "no such bucket; make it, or pass another --results.",
+    "INVALID_ACCESS_KEY_ID": "the access key is not known there; check your credentials.",
+    "EXPIRED_TOKEN": "the credentials have expired; renew them.",
+    "ExpiredToken": "the credentials have expired; renew them.",
+    "ACCESS_DENIED": "access is denied; check your credentials and their rights to the bucket.",
+    "No AWS credentials": "no credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+    "Unrecognized filesystem type": "no such kind of place; pass a folder, s3://BUCKET/... or gs://BUCKET/...",
+}
