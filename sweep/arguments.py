@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from pathlib import Path
 
 from sweep.scheduler import KINDS, PROMOTION
 from sweep.study import FINAL_SEEDS, FINALISTS
@@ -110,6 +111,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     where = parser.add_argument_group("machines")
     where.add_argument("--address", help="of a Ray cluster: auto or HOST:PORT (default: this machine)")
+    where.add_argument(
+        "--cluster", type=Path, metavar="FILE", help="have the cluster run it that `ray up FILE` has brought up"
+    )
+    where.add_argument("--watch", metavar="JOB", help="show again what was submitted to --cluster")
     where.add_argument("--trials-per-gpu", type=int, default=4, metavar="N", help="that share one (default: 4)")
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: all that fit)")
     args = parser.parse_args(argv)

@@ -20,6 +20,7 @@ from sweep.earlier import Earlier
 from sweep.final import finish
 from sweep.finals import adopt, train_finals
 from sweep.live import LiveView, duration
+from sweep.remote import submit, watch
 from sweep.results import SweepFolder
 from sweep.scheduler import Asha, rungs
 from sweep.searcher import StudySearcher
@@ -35,10 +36,14 @@ from vae.errors import UserError, exit_code
 from vae.models.likelihood import moments_of
 
 
+def _default_name(data: str) -> str:
+    stem = re.sub(r"[^\w.-]+", "-", Path(data).stem)
+    return f"{stem}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+
+
 def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
-    stem = re.sub(r"[^\w.-]+", "-", Path(args.data).stem)
     return Settings(
-        name=args.name or f"{stem}-{datetime.now().astimezone():%Y%m%d-%H%M%S}",
+        name=args.name or _default_name(args.data),
         data=args.data if args.data == "bach" else str(Path(args.data).resolve()),
         spec=corpus.spec,
         fingerprint=corpus.fingerprint,
@@ -136,7 +141,7 @@ def _sweep(
     folder: SweepFolder,
 ) -> None:
     where = start_ray(args.address)
-    resources = find_resources(args.trials_per_gpu, args.max_concurrent)
+    resources = find_resources(args.trials_per_gpu, args.max_concurrent, _say)
     _say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report, *(given.report for given in learned))
     earlier = folder.read_summary() if args.resume else {}
     clock = Clock(started, earlier)
@@ -197,8 +202,29 @@ def _say(*lines: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
-    args = parse(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = parse(words)
+    if args.cluster is not None:
+        return exit_code(lambda: _run_there(args, words))
     return exit_code(lambda: _run(args))
+
+
+def _run_there(args: argparse.Namespace, words: list[str]) -> None:
+    """Has a cluster run the command; what is wrong with it is told from there."""
+    if args.watch is not None:
+        watch(args.cluster, args.watch)
+        return
+    name = args.resume or args.name or _default_name(args.data)
+    named = [] if args.resume or args.name else ["--name", name]
+    submit(args.cluster, [*_without(words, "--cluster"), *named], name, args.data)
+
+
+def _without(words: list[str], option: str) -> list[str]:
+    """Words of a command line without an option and its value."""
+    if option not in words:
+        return [word for word in words if not word.startswith(f"{option}=")]
+    at = words.index(option)
+    return [*words[:at], *words[at + 2 :]]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from sweep.workers import outlive_lost_workers
 from vae.corpus import Corpus
 from vae.errors import UserError
 
+_WORKERS_SECONDS = 600.0
+"""How long a cluster may take to have its first worker."""
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning on machines without GPUs
@@ -56,9 +59,18 @@ class Resources:
     where: str
 
 
-def find_resources(trials_per_gpu: int, most: int | None) -> Resources:
-    """GPUs shared by a few trials each; without GPUs a core a trial."""
-    found = ray.cluster_resources()
+def find_resources(trials_per_gpu: int, most: int | None, wait: Callable[[str], None]) -> Resources:
+    """GPUs shared by a few trials each; without GPUs a core a trial.
+
+    Args:
+        trials_per_gpu: that share one.
+        most: trials at a time; None: all that fit.
+        wait: told what is waited for, where a cluster has no workers yet.
+
+    Raises:
+        UserError: none came.
+    """
+    found = _await_workers(wait)
     gpus, cores = int(found.get("GPU", 0)), max(1, int(found.get("CPU", 1)))
     slots = gpus * trials_per_gpu if gpus else cores
     share = {"cpu": min(1.0, cores / slots), "gpu": 1.0 / trials_per_gpu} if gpus else {"cpu": 1.0}
@@ -68,6 +80,20 @@ def find_resources(trials_per_gpu: int, most: int | None) -> Resources:
         share |= {"gpu": gpus / most} if gpus else {}
     machine = f"{cores} CPU core{'s' * (cores > 1)}, {gpus or 'no'} GPU{'s' * (gpus > 1)}"
     return Resources(share, slots, f"{machine}; {slots} trial{'s' * (slots > 1)} at a time")
+
+
+def _await_workers(wait: Callable[[str], None]) -> dict[str, float]:
+    """What the cluster has, as soon as it has cores for trials; a head that runs none has none itself."""
+    deadline = time.monotonic() + _WORKERS_SECONDS
+    found: dict[str, float] = ray.cluster_resources()
+    if not found.get("CPU"):
+        wait("waiting for workers to join the cluster")
+    while not found.get("CPU"):
+        if time.monotonic() > deadline:
+            raise UserError("no worker has joined the cluster; `ray status` on its head says why.")
+        time.sleep(1.0)
+        found = ray.cluster_resources()
+    return found
 
 
 def run_trials(

@@ -57,11 +57,11 @@ def rows_of(results, name):
         return {int(row["id"]): row for row in csv.DictReader(file)}
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process=None, seconds=120):
     """Until a condition holds, while a sweep runs."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.stdout.read()
+        assert process is None or process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
 

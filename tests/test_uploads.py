@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import time
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -45,23 +44,16 @@ def test_a_store_that_is_away_for_a_while_is_told_of_once_and_loses_nothing(fold
     with Uploads(folder, said.append):
         s3.stop()
         folder.summary.write_text("{}")
-        until(lambda: said)
+        wait_for(lambda: said)
         folder.journal.write_text("one\n")
         back = ThreadedMotoServer(ip_address=host, port=port, verbose=False)  # the same buckets: it is this process's
         back.start()
-        until(lambda: len(said) > 1)
+        wait_for(lambda: len(said) > 1)
     assert len(said) == 2
     assert said[0].startswith(f"results wait in {folder.path}: {bucket}/kept: cannot be reached")
     assert said[1] == f"results are in {bucket}/kept again"
     assert set(Store(f"{bucket}/kept").files("test")) == {"test/summary.json", "test/study.log"}
     back.stop()
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
 
 
 def test_fetching_brings_all_but_checkpoints_and_leaves_what_is_newer_here(folder, bucket, tmp_path, monkeypatch):

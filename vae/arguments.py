@@ -1,6 +1,7 @@
 """Arguments that several commands share, and what they choose."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -59,9 +60,9 @@ def add_results_argument(parser: argparse.ArgumentParser) -> None:
     """Adds the place of sweeps to a command."""
     parser.add_argument(
         "--results",
-        default="results",
+        default=os.environ.get("SWEEP_RESULTS", "results"),
         metavar="PLACE",
-        help="of sweeps: a folder, s3://... or gs://... (default: results)",
+        help="of sweeps: a folder, s3://... or gs://... (default: $SWEEP_RESULTS, else results)",
     )
 
 

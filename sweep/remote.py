@@ -1,0 +1,141 @@
+"""A sweep on a cluster that `ray up` has brought up, told from the machine where that was typed.
+
+There the command runs as a job of Ray's, so that it goes on when this machine sleeps; what it prints is shown here, and
+can be watched again.
+"""
+
+import contextlib
+import io
+import logging
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vae.errors import UserError
+
+PROJECT = "~/music-vae-sweep"
+"""Where cluster files put the project on every node."""
+_DATA = "~/sweep-data"
+_JOBS = "http://127.0.0.1:8265"  # as the head sees its own dashboard
+_CHATTER = "Job submission server address|job_manager.py|Running entrypoint|WebSocket closed"
+_RESULTS = re.compile(r"SWEEP_RESULTS=([^\s'\"]+)")
+
+
+def read_cluster(path: Path) -> dict[str, Any]:
+    """A cluster file.
+
+    Raises:
+        UserError: it is absent, or none.
+    """
+    try:
+        config = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"--cluster {path}: no such file.") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"--cluster {path}: unreadable ({' '.join(str(error).split()):.200}).") from None
+    if not isinstance(config, dict) or "provider" not in config:
+        raise UserError(f"--cluster {path}: no cluster file, which has a provider; see cluster.yaml.")
+    return config
+
+
+def results_of(config: dict[str, Any]) -> str | None:
+    """Where a cluster file has sweeps written, by what it sets SWEEP_RESULTS to; None if it does not."""
+    found = (_RESULTS.search(str(command)) for command in config.get("setup_commands", ()))
+    return next((match[1] for match in found if match), None)
+
+
+def submit(cluster: Path, words: Sequence[str], name: str, data: str) -> None:
+    """Has the cluster run the command, and watches it.
+
+    Args:
+        cluster: its file.
+        words: arguments of `sweep.run`.
+        name: of the sweep.
+        data: as of `--data`; what is on this machine is copied to the head.
+
+    Raises:
+        UserError: the cluster can't be reached, or the sweep fails there.
+    """
+    read_cluster(cluster)
+    job = f"{name}-{datetime.now().astimezone():%m%d-%H%M%S}"
+    place = _sent(cluster, data)
+    words = [*words, *(["--data", place] if place != data else [])]  # the last one counts
+    command = f"cd {PROJECT} && exec python -m sweep.run {_quoted(words)}"
+    script = f"ray job submit --address {_JOBS} --no-wait --submission-id {job} -- bash -c {shlex.quote(command)}"
+    _there(cluster, f"{script} > ~/.submitted 2>&1 || {{ cat ~/.submitted; false; }}")
+    sys.stdout.write(f"submitted to the cluster of {cluster}; Ctrl-C leaves it running\n")
+    watch(cluster, job)
+
+
+def watch(cluster: Path, job: str) -> None:
+    """Shows what a job prints, from its beginning to its end.
+
+    Raises:
+        UserError: the cluster can't be reached, or the job failed.
+    """
+    again = f"python -m sweep.run --cluster {cluster} --watch {job}"
+    sys.stdout.write(f"watch it again: {again}\n")
+    sys.stdout.flush()
+    logs = f"ray job logs --address {_JOBS} --follow {job} 2>&1 | grep --line-buffered -vE {shlex.quote(_CHATTER)}"
+    status = f"ray job status --address {_JOBS} {job} 2>&1 | grep -qi succeeded"
+    try:
+        _there(cluster, f"{logs}; {status}", "the sweep failed there, or the connection did")
+    except KeyboardInterrupt:
+        sys.stdout.write(f"\nit goes on there; watch it again: {again}\n")
+
+
+def _quoted(words: Sequence[str]) -> str:
+    """For a shell, which shall replace a home folder."""
+    return " ".join(word if word.startswith(f"{_DATA}/") else shlex.quote(word) for word in words)
+
+
+def _sent(cluster: Path, data: str) -> str:
+    """Where the head finds the data."""
+    here = Path(data)
+    if not here.exists():
+        return data
+    from ray.autoscaler import sdk
+
+    target = f"{_DATA}/{re.sub(r'[^A-Za-z0-9._-]+', '-', here.resolve().name)}"
+    _there(cluster, f"mkdir -p {target if here.is_dir() else _DATA}")
+    ends = (f"{here}/", f"{target}/") if here.is_dir() else (str(here), target)
+    with _told(cluster, f"{data} could not be copied there"):
+        sdk.rsync(str(cluster), source=ends[0], target=ends[1], down=False)
+    return target
+
+
+def _there(cluster: Path, command: str, failed: str = "it could not be started there") -> None:
+    """Runs a shell command on the head; what it prints is shown here."""
+    from ray.autoscaler import sdk
+
+    with _told(cluster, failed):
+        sdk.run_on_cluster(str(cluster), cmd=command)
+
+
+class _Launcher(io.StringIO):
+    """What Ray's launcher says goes nowhere; the commands that it starts write to the terminal."""
+
+    def fileno(self) -> int:
+        """Of the terminal."""
+        return 1
+
+
+@contextlib.contextmanager
+def _told(cluster: Path, failed: str) -> Iterator[None]:
+    """Silences Ray's launcher, and tells its errors in a line."""
+    from click import ClickException
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    sys.stdout.flush()
+    try:
+        with contextlib.redirect_stdout(_Launcher()), contextlib.redirect_stderr(_Launcher()):
+            yield
+    except (ClickException, RuntimeError, OSError, SystemExit) as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"--cluster {cluster}: {failed} ({text:.200}); is it up (`ray up {cluster}`)?") from None
