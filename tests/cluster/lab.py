@@ -5,8 +5,8 @@ taking its link down. Needs root on Linux, iproute2, openssh-server and rsync.
 """
 
 import os
-import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -116,7 +116,7 @@ class Host:
     def power_off(self) -> None:
         """At once, with all that runs on it."""
         if self._first is not None:
-            os.kill(self._first, 9)
+            os.kill(self._first, signal.SIGKILL)
             assert self._outer is not None
             self._outer.wait(timeout=10)
         self._first = None
@@ -167,11 +167,12 @@ class Lab:
     """
 
     def __init__(self, names: Mapping[str, int]) -> None:
+        self._spaces = (*(f"lab-{name}" for name in names), _SWITCH)
+        self._clear()  # what a killed run left
         self.folder = Path(tempfile.mkdtemp(prefix="lab-", dir="/var/tmp"))  # which no host hides
         self.shared = self.folder / "shared"
         self.shared.mkdir()
         self.hosts: dict[str, Host] = {}
-        self._names = list(names)
         _do("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(self.folder / "key"))
         _do("ip", "netns", "add", _SWITCH)
         _do("ip", "-n", _SWITCH, "link", "set", "lo", "up")
@@ -191,11 +192,12 @@ class Lab:
         """Powers all off and leaves nothing behind."""
         for host in self.hosts.values():
             host.power_off()
-        for space in (*(f"lab-{name}" for name in self._names), _SWITCH):
-            subprocess.run(["ip", "netns", "delete", space], check=False, capture_output=True)
+        self._clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @staticmethod
-    def quoted(*words: str) -> str:
-        """Words as a shell takes them."""
-        return shlex.join(words)
+    def _clear(self) -> None:
+        for space in self._spaces:
+            found = subprocess.run(["ip", "netns", "pids", space], check=False, capture_output=True, text=True)
+            for process in found.stdout.split():
+                os.kill(int(process), signal.SIGKILL)
+            subprocess.run(["ip", "netns", "delete", space], check=False, capture_output=True)

@@ -15,19 +15,66 @@ def rows(lab, name):
     return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
-def test_a_sweep_from_the_laptop_loses_nothing_when_a_worker_is_powered_off(lab, on_prem, music):
-    laptop = lab["laptop"]
-    typed = f"python -m sweep.run --cluster {on_prem} --data ~/{music.name} --name lost --trials 12 {SMALL}"
-    process = laptop.start(f"cd {ROOT} && {typed}")
-    wait_for(lambda: {row["node"] for row in rows(lab, "lost") if row["epochs"] != "0"} >= {"w1", "w2"}, process)
-    lab["w2"].power_off()
-    output, _ = process.communicate(timeout=240)
+def sweep(lab, options, cluster):
+    """The command as it is typed on the laptop."""
+    return lab["laptop"].start(f"cd {ROOT} && python -m sweep.run --cluster {cluster} {options}")
+
+
+def nodes(lab, name):
+    """Those that have trained trials."""
+    return {row["node"] for row in rows(lab, name) if row["epochs"] != "0"}
+
+
+def end(process, seconds=300):
+    """What it printed."""
+    output, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, output
-    assert len(rows(lab, "lost")) == 12
-    assert {row["state"] for row in rows(lab, "lost")} <= {"stopped", "completed"}, output
-    assert "its node died" in output
-    assert json.loads((lab.shared / "lost" / "summary.json").read_text())["best"]["test_elbo"] is not None
+    return output
+
+
+def assert_all_there(lab, name, trials, output):
+    assert len(rows(lab, name)) == trials
+    assert {row["state"] for row in rows(lab, name)} <= {"stopped", "completed"}, output
+    assert json.loads((lab.shared / name / "summary.json").read_text())["best"]["test_elbo"] is not None
+
+
+def test_a_sweep_from_the_laptop_loses_nothing_when_a_worker_is_powered_off_or_cut_off(lab, on_prem, music):
+    process = sweep(lab, f"--data ~/{music.name} --name lost --trials 24 {SMALL}", on_prem)
+    wait_for(lambda: nodes(lab, "lost") >= {"w1", "w2"}, process)
+    lab["w2"].power_off()
     lab["w2"].power_on()
+    wait_for(lambda: _joined(lab, on_prem, 2), process)
+    lab["w1"].unplug()
+    wait_for(lambda: _joined(lab, on_prem, 1), process)
+    lab["w1"].plug()
+    output = end(process)
+    assert_all_there(lab, "lost", 24, output)
+    assert "its node died" in output
+
+
+def _joined(lab, cluster, workers):
+    """Whether the cluster has that many workers."""
+    return f"{workers + 1} local.cluster.node" in lab["laptop"].run(f"cd {ROOT} && ray exec {cluster} 'ray status'")
+
+
+def test_a_sweep_goes_on_after_its_driver_was_killed_and_its_head_powered_off(lab, on_prem, music):
+    wait_for(lambda: _joined(lab, on_prem, 2))
+    process = sweep(lab, f"--data ~/{music.name} --name headless --trials 12 {SMALL}", on_prem)
+    wait_for(lambda: nodes(lab, "headless"), process)
+    lab["head"].run("pkill -9 -f 'python -m sweep.run'")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert "the sweep failed there" in output
+    process = sweep(lab, "--resume headless", on_prem)
+    before = sum(int(row["epochs"]) for row in rows(lab, "headless"))
+    wait_for(lambda: sum(int(row["epochs"]) for row in rows(lab, "headless")) > before, process)
+    lab["head"].power_off()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    lab["head"].power_on()
+    lab["laptop"].run(f"cd {ROOT} && ray up -y {on_prem}", RAY_UP_enable_autoscaler_v2="0")
+    output = end(sweep(lab, "--resume headless", on_prem))
+    assert_all_there(lab, "headless", 12, output)
 
 
 @pytest.mark.usefixtures("on_prem")
