@@ -114,8 +114,8 @@ def made_songs(path: Path, train: int, others: int) -> Path:
 def environment() -> dict[str, str]:
     """In which a module of this repository runs in a process of its own; nobody's cluster, bytecode as installed."""
     paths = os.pathsep.join(filter(None, (str(ROOT), os.getenv("PYTHONPATH"))))
-    left_out = ("RAY_ADDRESS", "PYTHONDONTWRITEBYTECODE")
-    return {name: value for name, value in os.environ.items() if name not in left_out} | {"PYTHONPATH": paths}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPATH": paths, "RAY_ADDRESS": "local"}
 
 
 def run_module(module: str, words: Sequence[str]) -> None:

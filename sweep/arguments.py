@@ -110,9 +110,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--final-epochs", type=int, metavar="N", help="of each, not less than --max-epochs (default: as many)"
     )
     where = parser.add_argument_group("machines")
-    where.add_argument("--address", help="of a Ray cluster: auto or HOST:PORT (default: this machine)")
     where.add_argument(
-        "--cluster", type=Path, metavar="FILE", help="have the cluster run it that `ray up FILE` has brought up"
+        "--address",
+        help="of a Ray cluster, auto or HOST:PORT, or local: this machine (default: the "
+        "cluster that it is a node of, or that of ./cluster.yaml if `ray up` has brought it up, else local)",
+    )
+    where.add_argument(
+        "--cluster", type=Path, metavar="FILE", help="have the cluster run it that `ray up FILE` brought up"
     )
     where.add_argument("--watch", metavar="JOB", help="show again what was submitted to --cluster")
     where.add_argument("--trials-per-gpu", type=int, default=4, metavar="N", help="that share one (default: 4)")

@@ -4,12 +4,16 @@ There the command runs as a job of Ray's, so that it goes on when this machine s
 can be watched again.
 """
 
+import argparse
 import contextlib
+import hashlib
 import io
+import json
 import logging
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +22,10 @@ from typing import Any
 import yaml
 
 from vae.errors import UserError
+from vae.files import write_atomically
+from vae.store import LATEST, is_remote
+
+DEFAULT_CLUSTER = Path("cluster.yaml")
 
 PROJECT = "~/music-vae-sweep"
 """Where cluster files put the project on every node."""
@@ -50,26 +58,55 @@ def results_of(config: dict[str, Any]) -> str | None:
     return next((match[1] for match in found if match), None)
 
 
-def submit(cluster: Path, words: Sequence[str], name: str, data: str) -> None:
-    """Has the cluster run the command, and watches it.
+def is_up(path: Path) -> bool:
+    """Whether `ray up` has brought up a cluster file from here, and its head still runs; says so if not any more."""
+    if not path.exists() or not _launched(path).exists():
+        return False
+    from ray.autoscaler import sdk
+
+    try:
+        with _told(path, "no head"):
+            sdk.get_head_node_ip(str(path))
+    except UserError:
+        sys.stdout.write(f"the cluster of {path} is not up any more\n")
+        return False
+    return True
+
+
+def _launched(path: Path) -> Path:
+    """The file that Ray's launcher leaves when it has brought up a cluster file as it is now."""
+    from ray.autoscaler._private.util import prepare_config
+
+    config = json.dumps([prepare_config(read_cluster(path))], sort_keys=True)
+    return Path(tempfile.gettempdir()) / f"ray-config-{hashlib.sha256(config.encode()).hexdigest()}"
+
+
+def submit(cluster: Path, words: Sequence[str], args: argparse.Namespace, name: str) -> None:
+    """Has the cluster run the command, and watches it; the winner is at hand here in the end.
 
     Args:
         cluster: its file.
         words: arguments of `sweep.run`.
+        args: the same, read: data on this machine are copied to the head.
         name: of the sweep.
-        data: as of `--data`; what is on this machine is copied to the head.
 
     Raises:
         UserError: the cluster can't be reached, or the sweep fails there.
     """
-    read_cluster(cluster)
+    results = args.results if "--results" in " ".join(words) else results_of(read_cluster(cluster))
+    if results is None:
+        raise UserError(
+            f"--cluster {cluster}: sets no SWEEP_RESULTS; pass --results, a place that all its nodes reach."
+        )
     job = f"{name}-{datetime.now().astimezone():%m%d-%H%M%S}"
-    place = _sent(cluster, data)
-    words = [*words, *(["--data", place] if place != data else [])]  # the last one counts
+    place = _sent(cluster, args.data)
+    words = [*words, *(["--data", place] if place != args.data else [])]  # the last one counts
     command = f"cd {PROJECT} && exec python -m sweep.run {_quoted(words)}"
     script = f"ray job submit --address {_JOBS} --no-wait --submission-id {job} -- bash -c {shlex.quote(command)}"
     _there(cluster, f"{script} > ~/.submitted 2>&1 || {{ cat ~/.submitted; false; }}")
-    sys.stdout.write(f"submitted to the cluster of {cluster}; Ctrl-C leaves it running\n")
+    _say(f"submitted to the cluster of {cluster}; Ctrl-C leaves it running")
+    if is_remote(results):
+        write_atomically(Path("results") / LATEST, f"{results}/{name}".encode())
     watch(cluster, job)
 
 
@@ -80,14 +117,19 @@ def watch(cluster: Path, job: str) -> None:
         UserError: the cluster can't be reached, or the job failed.
     """
     again = f"python -m sweep.run --cluster {cluster} --watch {job}"
-    sys.stdout.write(f"watch it again: {again}\n")
-    sys.stdout.flush()
-    logs = f"ray job logs --address {_JOBS} --follow {job} 2>&1 | grep --line-buffered -vE {shlex.quote(_CHATTER)}"
+    _say(f"watch it again: {again}")
+    logs = f"PYTHONUNBUFFERED=1 ray job logs --address {_JOBS} --follow {job} 2>&1"
+    logs += f" | grep --line-buffered -vE {shlex.quote(_CHATTER)}"
     status = f"ray job status --address {_JOBS} {job} 2>&1 | grep -qi succeeded"
     try:
         _there(cluster, f"{logs}; {status}", "the sweep failed there, or the connection did")
     except KeyboardInterrupt:
-        sys.stdout.write(f"\nit goes on there; watch it again: {again}\n")
+        _say(f"\nit goes on there; watch it again: {again}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _quoted(words: Sequence[str]) -> str:

@@ -128,13 +128,17 @@ def write(folder: SweepFolder, out: Path | None = None) -> Path:
     return path
 
 
-def _newest(results: str) -> str:
+def _newest(results: str) -> tuple[str, str]:
+    """The place of the newest sweep, and its name."""
     if is_remote(results):
-        return (Store(results).read(LATEST) or b"").decode()
+        return results, (Store(results).read(LATEST) or b"").decode()
     latest = Path(results) / LATEST
     if not latest.exists():
         raise UserError(f"{results}: no sweep there; run `python -m sweep.run` first, or pass --results.")
-    return latest.resolve().name
+    if latest.is_file():  # of a cluster that has its results elsewhere
+        place, _, name = latest.read_text().rpartition("/")
+        return place, name
+    return results, latest.resolve().name
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -150,7 +154,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> None:
-    folder = SweepFolder(args.results, args.name or _newest(args.results))
+    folder = SweepFolder(*((args.results, args.name) if args.name else _newest(args.results)))
     fetch(folder)
     path = write(folder, args.out)
     sys.stdout.write(f"report: {path}\nits figures: tensorboard --logdir {folder.tensorboard}\n")

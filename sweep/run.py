@@ -20,14 +20,14 @@ from sweep.earlier import Earlier
 from sweep.final import finish
 from sweep.finals import adopt, train_finals
 from sweep.live import LiveView, duration
-from sweep.remote import submit, watch
+from sweep.remote import DEFAULT_CLUSTER, is_up, submit, watch
 from sweep.results import SweepFolder
 from sweep.scheduler import Asha, rungs
 from sweep.searcher import StudySearcher
 from sweep.space import fitting_families
 from sweep.stop import Stop
 from sweep.study import FINAL_SEEDS, Settings, Study
-from sweep.tuning import Resources, find_resources, run_trials, start_ray
+from sweep.tuning import Resources, find_resources, known_address, run_trials, start_ray
 from sweep.uploads import Uploads, fetch
 from sweep.warm_start import warm_start
 from vae.bounds import marginal_elbo
@@ -204,6 +204,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
     args = parse(words)
+    if args.cluster is None and known_address(args.address) is None and is_up(DEFAULT_CLUSTER):
+        args.cluster = DEFAULT_CLUSTER
     if args.cluster is not None:
         return exit_code(lambda: _run_there(args, words))
     return exit_code(lambda: _run(args))
@@ -216,7 +218,7 @@ def _run_there(args: argparse.Namespace, words: list[str]) -> None:
         return
     name = args.resume or args.name or _default_name(args.data)
     named = [] if args.resume or args.name else ["--name", name]
-    submit(args.cluster, [*_without(words, "--cluster"), *named], name, args.data)
+    submit(args.cluster, [*_without(words, "--cluster"), *named], args, name)
 
 
 def _without(words: list[str], option: str) -> list[str]:

@@ -3,12 +3,16 @@
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
+import yaml
 from ray import tune
+from ray._private.utils import read_ray_address
 
 from sweep.checkpoints import Checkpoints
 from sweep.study import Settings
@@ -17,8 +21,11 @@ from sweep.workers import outlive_lost_workers
 from vae.corpus import Corpus
 from vae.errors import UserError
 
+LOCAL = "local"
+"""The address of no cluster: this machine."""
 _WORKERS_SECONDS = 600.0
 """How long a cluster may take to have its first worker."""
+_AUTOSCALER = Path("~/ray_bootstrap_config.yaml")
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning on machines without GPUs
@@ -31,13 +38,23 @@ _QUIET = {
 }
 
 
+def known_address(address: str | None) -> str | None:
+    """Of the cluster that is asked for, or whose node this machine is; `local` or None: there is none."""
+    found: str | None = address or os.environ.get("RAY_ADDRESS") or read_ray_address()
+    return found
+
+
 def start_ray(address: str | None) -> str:
-    """Joins a cluster, or starts Ray on this machine; says which."""
+    """Joins a cluster, or starts Ray on this machine; says which.
+
+    Raises:
+        UserError: the cluster does not answer.
+    """
     os.environ |= _QUIET
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # crashes are told by the view, in a line each
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = known_address(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if address is None:
+    if address in (None, LOCAL):
         ray.init(address="local", include_dashboard=False, **quiet)
         return "this machine"
     try:
@@ -45,7 +62,7 @@ def start_ray(address: str | None) -> str:
     except (ConnectionError, ValueError) as error:
         raise UserError(
             f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]}); "
-            f"start one with `ray start --head`, or leave --address out."
+            f"start one with `ray start --head`, or pass --address {LOCAL} to search on this machine."
         ) from None
     return f"the Ray cluster at {address}"
 
@@ -83,7 +100,9 @@ def find_resources(trials_per_gpu: int, most: int | None, wait: Callable[[str], 
 
 
 def _await_workers(wait: Callable[[str], None]) -> dict[str, float]:
-    """What the cluster has, as soon as it has cores for trials; a head that runs none has none itself."""
+    """What the cluster has, or comes to have on demand; a head that runs no trials has no cores for them itself."""
+    if promised := _promised():
+        return promised
     deadline = time.monotonic() + _WORKERS_SECONDS
     found: dict[str, float] = ray.cluster_resources()
     if not found.get("CPU"):
@@ -94,6 +113,23 @@ def _await_workers(wait: Callable[[str], None]) -> dict[str, float]:
         time.sleep(1.0)
         found = ray.cluster_resources()
     return found
+
+
+def _promised() -> dict[str, float]:
+    """What the cluster has once all of its workers have been started on demand; nothing is known if it starts none.
+
+    On a head, by the file that `ray up` leaves for Ray's autoscaler.
+    """
+    try:
+        config = yaml.safe_load(_AUTOSCALER.expanduser().read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+    kinds = [kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]]
+    total: Counter[str] = Counter()
+    for kind in kinds:
+        workers = min(kind.get("max_workers", 0), config["max_workers"])
+        total.update({name: workers * kind["resources"].get(name, 0) for name in ("CPU", "GPU")})
+    return dict(total) if total["CPU"] else {}
 
 
 def run_trials(

@@ -40,7 +40,7 @@ def start(*arguments, cwd=ROOT, final_seeds=1):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"},
     )
 
 

@@ -86,6 +86,9 @@ def chosen_directory(args: argparse.Namespace) -> Path:
     if is_remote(args.results):
         return _fetch_best(Store(args.results), args.sweep)
     results = Path(args.results)
+    if args.sweep is None and (results / LATEST).is_file():  # of a cluster that has its results elsewhere
+        place, _, name = (results / LATEST).read_text().rpartition("/")
+        return _fetch_best(Store(place), name)
     if args.sweep is None:
         return newest_best(results)
     best: Path = results / args.sweep / "best"

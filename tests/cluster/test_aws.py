@@ -1,0 +1,74 @@
+"""`cluster.yaml`, brought up by `ray up` on hosts of the lab; EC2, IAM and S3 are moto's."""
+
+import csv
+
+from conftest import INSTANCES
+from sweeping import wait_for
+
+from benchmarks.common import made_songs
+
+HOSTS = {"laptop": 1, **INSTANCES}
+RESULTS = "s3://music/music-vae-sweep"
+SMALL = "--max-epochs 9 --epoch-steps 4000 --family dense --final-seeds 1 --trials-per-gpu 2"
+_READ = """
+import sys
+from vae.store import Store
+sys.stdout.write((Store(sys.argv[1]).read(sys.argv[2]) or b"").decode())
+"""
+_MACHINES = """
+import sys, boto3
+ec2, found = boto3.client("ec2"), {}
+states = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
+for reservation in ec2.describe_instances(Filters=states)["Reservations"]:
+    for machine in reservation["Instances"]:
+        found[machine["PrivateIpAddress"]] = machine["InstanceId"]
+if sys.argv[1:]:
+    ec2.terminate_instances(InstanceIds=[found[sys.argv[1]]])
+print(*found)
+"""
+
+
+def script(lab, text, *words):
+    """What a script prints on the laptop."""
+    (lab["laptop"].home / "script.py").write_text(text)
+    return lab["laptop"].run(f"cd ~/music && PYTHONPATH=. python ~/script.py {' '.join(words)}")
+
+
+def rows(lab, name):
+    return list(csv.DictReader(script(lab, _READ, RESULTS, f"{name}/trials.csv").splitlines()))
+
+
+def ended(lab, name):
+    return sum(row["state"] in ("stopped", "completed") for row in rows(lab, name))
+
+
+def nodes(lab, name):
+    """Those that have trained trials."""
+    return {row["node"] for row in rows(lab, name) if row["epochs"] != "0"}
+
+
+def test_the_three_commands_survive_a_lost_spot_machine_and_a_killed_driver(lab, aws):
+    laptop = lab["laptop"]
+    made_songs(laptop.home / "chords.json", 300, 60)
+    laptop.run(f"cd ~/{aws.name} && ray up -y cluster.yaml", 240)
+    typed = f"cd ~/{aws.name} && exec python -m sweep.run"
+    process = laptop.start(f"{typed} --trials 20 --data ~/chords.json --name spot {SMALL}")
+    wait_for(lambda: len(nodes(lab, "spot")) == 2 and ended(lab, "spot") >= 2, process, 300)
+    lost = lab[next(iter(nodes(lab, "spot")))]
+    lost.power_off()
+    script(lab, _MACHINES, lost.address)
+    before = ended(lab, "spot")
+    wait_for(lambda: ended(lab, "spot") >= before + 2, process, 240)
+    lab["i4"].run("pkill -9 -f 'python -m sweep.run'")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert "sweep spot on the Ray cluster at" in output
+    assert "its node died" in output
+    output = laptop.run(f"{typed} --resume spot", 400)
+    found = rows(lab, "spot")
+    assert len(found) == 20
+    assert {row["state"] for row in found} <= {"stopped", "completed"}, output
+    output = laptop.run(f"cd ~/{aws.name} && python -m vae.sample --best")
+    assert "spot: dense" in output
+    assert (aws / "results" / "spot" / "samples" / "015.mid").exists()
+    wait_for(lambda: script(lab, _MACHINES).split() == [lab["i4"].address], seconds=180)  # the head alone
