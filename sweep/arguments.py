@@ -118,6 +118,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     where.add_argument(
         "--cluster", type=Path, metavar="FILE", help="have the cluster run it that `ray up FILE` brought up"
     )
+    where.add_argument("--force", action="store_true", help="begin though something is wrong with the cluster")
     where.add_argument("--watch", metavar="JOB", help="show again what was submitted to --cluster")
     where.add_argument("--trials-per-gpu", type=int, default=4, metavar="N", help="that share one (default: 4)")
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: all that fit)")

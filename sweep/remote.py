@@ -17,10 +17,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from sweep.cluster_file import read_cluster, results_of
 from vae.errors import UserError
 from vae.files import write_atomically
 from vae.store import LATEST, is_remote
@@ -32,30 +30,6 @@ PROJECT = "~/music-vae-sweep"
 _DATA = "~/sweep-data"
 _JOBS = "http://127.0.0.1:8265"  # as the head sees its own dashboard
 _CHATTER = "Job submission server address|job_manager.py|Running entrypoint|WebSocket closed"
-_RESULTS = re.compile(r"SWEEP_RESULTS=([^\s'\"]+)")
-
-
-def read_cluster(path: Path) -> dict[str, Any]:
-    """A cluster file.
-
-    Raises:
-        UserError: it is absent, or none.
-    """
-    try:
-        config = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"--cluster {path}: no such file.") from None
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"--cluster {path}: unreadable ({' '.join(str(error).split()):.200}).") from None
-    if not isinstance(config, dict) or "provider" not in config:
-        raise UserError(f"--cluster {path}: no cluster file, which has a provider; see cluster.yaml.")
-    return config
-
-
-def results_of(config: dict[str, Any]) -> str | None:
-    """Where a cluster file has sweeps written, by what it sets SWEEP_RESULTS to; None if it does not."""
-    found = (_RESULTS.search(str(command)) for command in config.get("setup_commands", ()))
-    return next((match[1] for match in found if match), None)
 
 
 def is_up(path: Path) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import ray
 import torch
 
+from sweep import nodes
 from sweep.arguments import DEFAULT_TRIALS, check, check_finals, parse
 from sweep.begun import read_settings
 from sweep.board import Board
@@ -27,7 +28,7 @@ from sweep.searcher import StudySearcher
 from sweep.space import fitting_families
 from sweep.stop import Stop
 from sweep.study import FINAL_SEEDS, Settings, Study
-from sweep.tuning import Resources, find_resources, known_address, run_trials, start_ray
+from sweep.tuning import LOCAL, Resources, find_resources, known_address, run_trials, start_ray
 from sweep.uploads import Uploads, fetch
 from sweep.warm_start import warm_start
 from vae.bounds import marginal_elbo
@@ -132,6 +133,17 @@ def _run(args: argparse.Namespace) -> None:
         _sweep(args, started, settings, corpus, learned, folder)
 
 
+def _preflight(folder: SweepFolder, force: bool) -> None:
+    """Refuses a cluster on which the sweep would fail; the doctor tells the same."""
+    problems = nodes.problems(folder.place)
+    for line in (*nodes.warnings(), *(problems if force else ())):
+        _say(f"warning: {line}")
+    if problems and not force:
+        ray.shutdown()
+        more = f" (and {len(problems) - 1} more: python -m sweep.doctor)" if len(problems) > 1 else ""
+        raise UserError(f"{problems[0]}{more} --force begins all the same.")
+
+
 def _sweep(
     args: argparse.Namespace,
     started: float,
@@ -141,6 +153,8 @@ def _sweep(
     folder: SweepFolder,
 ) -> None:
     where = start_ray(args.address)
+    if known_address(args.address) not in (None, LOCAL):
+        _preflight(folder, args.force)
     resources = find_resources(args.trials_per_gpu, args.max_concurrent, _say)
     _say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report, *(given.report for given in learned))
     earlier = folder.read_summary() if args.resume else {}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vae.errors import UserError
-from vae.store import Store, copy_of, fetched, is_remote
+from vae.store import Store, copy_of, fetched
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -16,9 +16,6 @@ def place(request, tmp_path):
 @pytest.fixture
 def store(place):
     store = Store(place)
-    if not is_remote(place):
-        for name in ("a/x", "a/deep/y", "b"):
-            (copy_of(place) / name).parent.mkdir(parents=True, exist_ok=True)
     store.write("a/x", b"1")
     store.write("a/deep/y", b'{"n": 2}')
     store.write("b", b"3")

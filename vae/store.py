@@ -105,9 +105,12 @@ class Store:
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file, which appears whole in an object store."""
-        with self._told(), self._fs.open_output_stream(self._at(name)) as stream:
-            stream.write(data)
+        """Writes a file, which appears whole in an object store; folders are made."""
+        with self._told():
+            if not is_remote(self.place):
+                Path(self._at(name)).parent.mkdir(parents=True, exist_ok=True)
+            with self._fs.open_output_stream(self._at(name)) as stream:
+                stream.write(data)
 
     def remove(self, name: str) -> None:
         """Removes a folder within, if it is there."""

@@ -64,7 +64,7 @@ def test_the_three_commands_survive_a_lost_spot_machine_and_a_killed_driver(lab,
     assert process.returncode == 2, output
     assert "sweep spot on the Ray cluster at" in output
     assert "its node died" in output
-    output = laptop.run(f"{typed} --resume spot", 400)
+    output = laptop.run(f"{typed} --resume spot --force", 400)
     found = rows(lab, "spot")
     assert len(found) == 20
     assert {row["state"] for row in found} <= {"stopped", "completed"}, output

@@ -1,0 +1,164 @@
+"""Cluster files, as `ray up` reads them: what they say, and what is wrong with one before it costs anything."""
+
+import contextlib
+import difflib
+import io
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vae.errors import UserError
+from vae.store import Store, is_remote
+
+_RESULTS = re.compile(r"SWEEP_RESULTS=([^\s'\"]+)")
+_PROVIDERS = {
+    "local": ("head_ip", "worker_ips", "external_head_ip", "coordinator_address"),
+    "aws": (
+        *("region", "availability_zone", "cache_stopped_nodes", "use_internal_ips", "key_pair", "security_group"),
+        *("disable_launch_config_check", "aws_credentials", "cloudwatch"),
+    ),
+    "gcp": ("region", "availability_zone", "project_id", "cache_stopped_nodes", "use_internal_ips", "gcp_credentials"),
+}
+"""What a provider takes; the first ones it needs."""
+_NEEDED = {"local": ("head_ip", "worker_ips"), "aws": ("region",), "gcp": ("region", "project_id")}
+_RAYS_OWN = ("SubnetIds", "SecurityGroupIds", "IamInstanceProfile", "ImageId", "KeyName")  # beside what EC2 takes
+_PLACEHOLDER = re.compile(r"YOUR-[A-Z-]+|ami-0{17}")
+_TOKEN = "~/.ray/auth_token"
+
+
+def read_cluster(path: Path) -> dict[str, Any]:
+    """A cluster file.
+
+    Raises:
+        UserError: it is absent, or none.
+    """
+    try:
+        config = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"--cluster {path}: no such file.") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"--cluster {path}: unreadable ({' '.join(str(error).split()):.200}).") from None
+    if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
+        raise UserError(f"--cluster {path}: no cluster file, which has a provider; see cluster.yaml.")
+    return config
+
+
+def results_of(config: dict[str, Any]) -> str | None:
+    """Where a cluster file has sweeps written, by what it sets SWEEP_RESULTS to; None if it does not."""
+    found = (_RESULTS.search(str(command)) for command in config.get("setup_commands", ()))
+    return next((match[1] for match in found if match), None)
+
+
+def problems(path: Path) -> list[str]:
+    """What is wrong with a cluster file, or with what it needs on this machine; a line each, with the way out.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    config = read_cluster(path)
+    found = [*_of_ray(config), *_of_provider(config), *_of_machines(config), *_left_as_they_were(config)]
+    found += [*_of_access(config), *([] if found else _of_results(config))]
+    return [f"{path}: {line}" for line in found]
+
+
+def _of_ray(config: dict[str, Any]) -> Iterator[str]:
+    """What Ray's own validator says."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            validate_config(prepare_config(config))
+    except Exception as error:  # of many kinds
+        where = ".".join(map(str, getattr(error, "absolute_path", ())))
+        text = " ".join(str(getattr(error, "message", error)).split())
+        yield f"Ray refuses {where or 'it'}: {text:.200}"
+
+
+def _of_provider(config: dict[str, Any]) -> Iterator[str]:
+    provider = config["provider"]
+    kind = provider.get("type")
+    if kind not in _PROVIDERS:
+        yield f"provider.type must be one of {', '.join(_PROVIDERS)}, but is {kind!r}."
+        return
+    for name in _NEEDED[kind]:
+        if not provider.get(name):
+            yield f"provider.{name} is missing."
+    yield from _typos("provider", provider, ("type", *_PROVIDERS[kind]))
+
+
+def _of_machines(config: dict[str, Any]) -> Iterator[str]:
+    """Of AWS, whose client knows what a machine takes."""
+    if config["provider"].get("type") != "aws":
+        return
+    try:
+        from botocore.session import get_session
+    except ImportError:
+        yield "AWS needs boto3 here: pip install boto3"
+        return
+    shape = get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    for name, kind in config.get("available_node_types", {}).items():
+        own = {key: value for key, value in kind.get("node_config", {}).items() if key not in _RAYS_OWN}
+        yield from _unknown(f"{name}.node_config", own, shape)
+
+
+def _unknown(where: str, value: Any, shape: Any) -> Iterator[str]:
+    """Keys that a structure of AWS does not have, at any depth."""
+    if shape.type_name == "list" and isinstance(value, list):
+        for part in value:
+            yield from _unknown(where, part, shape.member)
+    if shape.type_name != "structure" or not isinstance(value, dict):
+        return
+    for key, part in value.items():
+        if key in shape.members:
+            yield from _unknown(f"{where}.{key}", part, shape.members[key])
+        else:
+            yield f"{where} takes no {key}{_meant(key, [*shape.members, *_RAYS_OWN])}."
+
+
+def _typos(where: str, given: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    known = list(known)
+    for key in given:
+        if key not in known and _meant(key, known):
+            yield f"{where} takes no {key}{_meant(key, known)}."
+
+
+def _meant(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _left_as_they_were(config: dict[str, Any]) -> Iterator[str]:
+    for word in dict.fromkeys(_PLACEHOLDER.findall(str(config))):
+        yield f"{word} is to be replaced by yours."
+    if config.get("auth", {}).get("ssh_user") == "you":
+        yield "auth.ssh_user is to be replaced by yours."
+
+
+def _of_access(config: dict[str, Any]) -> Iterator[str]:
+    key = config.get("auth", {}).get("ssh_private_key")
+    if key is not None and not Path(key).expanduser().exists():
+        yield f"auth.ssh_private_key {key} is not on this machine."
+    if "RAY_AUTH_MODE=token" not in str(config.get("setup_commands")):
+        yield "without RAY_AUTH_MODE=token, whoever reaches a node can run commands there; see docs/cluster.md."
+        return
+    token = Path(_TOKEN).expanduser()
+    if not token.exists():
+        yield f"no token in {_TOKEN}: ray get-auth-token --generate && chmod 600 {_TOKEN}"
+    elif stat.S_IMODE(token.stat().st_mode) & 0o077:
+        yield f"others can read the token: chmod 600 {_TOKEN}"
+
+
+def _of_results(config: dict[str, Any]) -> Iterator[str]:
+    """Whether the bucket is there, and credentials are good."""
+    place = results_of(config)
+    if place is None:
+        yield "sets no SWEEP_RESULTS, where sweeps are written; see cluster.yaml."
+    elif is_remote(place):
+        try:
+            Store(place).write(".doctor/laptop", b"")
+        except UserError as error:
+            yield str(error)

@@ -1,0 +1,126 @@
+"""What is wrong with a cluster file, before `ray up`."""
+
+import os
+import shutil
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sweep.cluster_file import problems, read_cluster, results_of
+from sweep.doctor import main
+from vae.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch, bucket):
+    """Writes `cluster.yaml` as a user would who has filled it in, but for a change."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("secret")
+    token.chmod(0o600)
+
+    def write(change=None):
+        filled = (
+            (ROOT / "cluster.yaml")
+            .read_text()
+            .replace("s3://YOUR-BUCKET", bucket)
+            .replace("ami-00000000000000000", "ami-12c6146b")
+        )
+        config = yaml.safe_load(filled)
+        if change is not None:
+            change(config)
+        path = tmp_path / "cluster.yaml"
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    return write
+
+
+def test_a_file_that_is_filled_in_is_fine(cluster, capsys):
+    assert problems(cluster()) == []
+    assert main(["--cluster", str(cluster())]) == 0
+    assert "nothing wrong found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "clusters/on-prem.yaml", "clusters/gcp.yaml"])
+def test_what_is_to_be_filled_in_is_told(name):
+    found = problems(ROOT / name)
+    assert any("to be replaced by yours" in line for line in found)
+    assert not any("Ray refuses" in line or "takes no" in line for line in found), found
+
+
+def _machine(config):
+    return config["available_node_types"]["gpu"]["node_config"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda config: config["provider"].update(cache_stoped_nodes=True), "did you mean cache_stopped_nodes"),
+        (lambda config: config["provider"].pop("region"), "provider.region is missing"),
+        (lambda config: config["provider"].update(type="awss"), "provider.type must be one of"),
+        (lambda config: _machine(config).update(InstanceTyp="x"), "gpu.node_config takes no InstanceTyp; did you mean"),
+        (
+            lambda config: _machine(config)["InstanceMarketOptions"].update(MarketTyp="spot"),
+            "gpu.node_config.InstanceMarketOptions takes no MarketTyp; did you mean MarketType",
+        ),
+        (lambda config: config.update(max_wrokers=3), "Ray refuses it: Additional properties are not allowed"),
+        (lambda config: config.update(max_workers="many"), "Ray refuses max_workers"),
+        (lambda config: config.update(setup_commands=["true"]), "without RAY_AUTH_MODE=token"),
+        (lambda config: config["auth"].update(ssh_private_key="~/none.pem"), "none.pem is not on this machine"),
+        (
+            lambda config: config["setup_commands"].__setitem__(0, "export SWEEP_RESULTS=s3://absent/x"),
+            "s3://absent/x: no such bucket",
+        ),
+    ],
+)
+def test_each_mistake_is_a_line_that_names_it(cluster, change, told, capsys):
+    path = cluster(change)
+    assert any(told in line and str(path) in line for line in problems(path)), problems(path)
+    assert main(["--cluster", str(path)]) == 2
+    errors = capsys.readouterr().err
+    assert told in errors
+    assert "Traceback" not in errors
+
+
+def test_a_token_that_is_absent_or_open_is_told(cluster, tmp_path):
+    path = cluster()
+    (tmp_path / ".ray" / "auth_token").chmod(0o644)
+    assert any("others can read the token" in line for line in problems(path))
+    shutil.rmtree(tmp_path / ".ray")
+    assert any("no token" in line for line in problems(path))
+
+
+def test_credentials_that_are_not_valid_any_more_are_told(cluster):
+    path = cluster()
+    _require_credentials("0")
+    try:
+        assert any("the access key is not known there" in line for line in problems(path)), problems(path)
+    finally:
+        _require_credentials("inf")
+
+
+def _require_credentials(after):
+    """Has moto check them, after so many requests."""
+    address = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+    with urllib.request.urlopen(urllib.request.Request(address, data=after.encode(), method="POST")):
+        pass
+
+
+@pytest.mark.parametrize(("text", "told"), [("", "no cluster file"), ("a: [", "unreadable"), (None, "no such file")])
+def test_what_is_no_cluster_file_is_refused(tmp_path, text, told):
+    path = tmp_path / "cluster.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=told):
+        read_cluster(path)
+
+
+def test_results_are_where_the_file_says():
+    assert results_of(read_cluster(ROOT / "cluster.yaml")) == "s3://YOUR-BUCKET/music-vae-sweep"
+    assert results_of({"setup_commands": []}) is None
