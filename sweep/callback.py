@@ -17,10 +17,12 @@ from sweep.results import SweepFolder, summarise
 from sweep.study import Report, Study, TrialRecord
 from sweep.versions import revision, versions
 from vae import checkpoint
+from vae.errors import UserError
 from vae.store import fetched
 
 KEPT_TRIALS = 5
 """Checkpoints of ended trials that are kept: the top few of the sweep; and those of which final runs are made."""
+_AGAIN_SECONDS = 10.0
 SAVE_SECONDS = 300.0
 """Longest that a trial trains unsaved between rungs."""
 
@@ -79,6 +81,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._snapshots = Snapshots(folder.journal)
         self._saved_at: dict[int, float] = {}
         self._dropped: set[int] = set()
+        self._unread: dict[int, str] = {}  # checkpoints that a store has but did not give, by trial
+        self._tried = 0.0
         # An earlier start of this sweep may have exported a winner.
         self.best = self._read_best() if (folder.best / checkpoint.METRICS).exists() else None
 
@@ -137,8 +141,12 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         number, place = trial.config["number"], self._folder.trials.place_of(checkpoint)
         self._saved_at[number] = time.monotonic()
         self._dropped.discard(number)
-        self._export_if_best(number, place)
-        self._folder.trials.drop(self._study.records[number].prefix, keep=place)
+        try:
+            self._export_if_best(number, place)
+            self._folder.trials.drop(self._study.records[number].prefix, keep=place)
+        except UserError as error:  # Ray would swallow it
+            self._view.note(f"trial {number}: its checkpoint can't be read yet: {error}")
+            self._unread[number] = place
 
     def _export_if_best(self, number: int, place: str) -> None:
         metrics = read_metrics(place)
@@ -209,5 +217,16 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         return summary
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Draws the view."""
+        """Draws the view, and makes up for a store that refused."""
+        if self._unread and time.monotonic() - self._tried > _AGAIN_SECONDS:
+            self._tried = time.monotonic()
+            self._make_up()
         self._view.refresh()
+
+    def _make_up(self) -> None:
+        for number, place in list(self._unread.items()):
+            try:
+                self._export_if_best(number, place)
+            except UserError:
+                return
+            del self._unread[number]

@@ -1,4 +1,4 @@
-"""Why Ray gave a trial up, and what is to blame: the trial, its worker, or the node that it ran on."""
+"""Why Ray gave a trial up, and what is to blame: the trial, its worker, its node, or where checkpoints are kept."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,13 @@ from ray.exceptions import (
 from ray.tune.experiment import Trial
 
 from sweep.workers import WorkerLostError
+from vae.store import reason
 
-TRIAL, WORKER, NODE = "trial", "worker", "node"
-MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 10}
+TRIAL, WORKER, NODE, STORAGE = "trial", "worker", "node", "storage"
+MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 10, STORAGE: 30}
 """That a trial survives. Its own errors would come again, so of these none. A worker that was killed may have taken too
-much memory; it will again, if so. A node that went away says nothing of the trial; the limit ends a loop."""
+much memory; it will again, if so. A node that went away, or a store that refused a checkpoint, says nothing of the
+trial; the limits end a loop."""
 
 _LOST = (ActorUnavailableError, NodeDiedError, LocalRayletDiedError, ObjectLostError)
 _NODE_DIED = "because its node has died"  # Ray tells it from the worker's death in the message alone
@@ -49,6 +51,8 @@ def classify(error: Exception) -> Crash:
     error = error.cause if isinstance(error, WorkerLostError) else error
     if isinstance(error, RayTaskError) and isinstance(error.cause, (*_LOST, RayActorError)):
         error = error.cause  # not the trainer's: it met a loss elsewhere
+    if isinstance(error, RayTaskError) and isinstance(error.cause, OSError):
+        return Crash(STORAGE, f"a checkpoint could not be kept: {reason(error.cause)}")
     if isinstance(error, RayTaskError):
         return Crash(TRIAL, f"{type(error.cause).__name__}: {_line(str(error.cause), 0)}")
     if isinstance(error, OutOfMemoryError):

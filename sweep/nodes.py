@@ -50,7 +50,7 @@ def examine(place: str, mark: str) -> Facts:
 
     sees_driver, refused = False, None
     try:
-        store = Store(place)
+        store = Store(place, patience=0.0)
         sees_driver = store.read(f"{mark}/driver") is not None
         store.write(f"{mark}/{ray.get_runtime_context().get_node_id()}", b"")
     except UserError as error:
@@ -89,7 +89,7 @@ def problems(place: str) -> list[str]:
     """
     mark = f".doctor/{uuid.uuid4().hex}"
     try:
-        store = Store(place)
+        store = Store(place, patience=0.0)
         store.write(f"{mark}/driver", b"")
     except UserError as error:
         return [str(error)]

@@ -3,10 +3,12 @@
 import argparse
 import os
 import re
+import shutil
 import sys
 import time
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -35,6 +37,8 @@ from vae.bounds import marginal_elbo
 from vae.corpus import Corpus, load_corpus
 from vae.errors import UserError, exit_code
 from vae.models.likelihood import moments_of
+
+_RESERVE, _CHECKPOINT = 128 * 2**20, 64 * 2**20
 
 
 def _default_name(data: str) -> str:
@@ -133,6 +137,11 @@ def _run(args: argparse.Namespace) -> None:
         _sweep(args, started, settings, corpus, learned, folder)
 
 
+def _room(folder: SweepFolder, slots: int) -> int:
+    """Bytes that results may still take on the driver's disk, beside what it takes to save every trial and stop."""
+    return shutil.disk_usage(folder.path).free - _RESERVE - slots * _CHECKPOINT
+
+
 def _preflight(folder: SweepFolder, force: bool) -> None:
     """Refuses a cluster on which the sweep would fail; the doctor tells the same."""
     problems = nodes.problems(folder.place)
@@ -161,7 +170,8 @@ def _sweep(
     clock = Clock(started, earlier)
     requested = args.trials or earlier.get("trials", {}).get("requested") or DEFAULT_TRIALS
     study = Study(folder.journal, settings, requested, learned)
-    stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / study.requested)
+    room = partial(_room, folder, resources.slots)
+    stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / study.requested, room)
     train, spec = corpus.splits["train"], corpus.spec
     moments = moments_of(train, spec)
     baseline = {
@@ -175,7 +185,7 @@ def _sweep(
     callback.write()
     if callback.best is not None:
         stop.bettered()  # by an earlier start
-    final_stop = Stop(None, None, clock, lambda: 0.0)
+    final_stop = Stop(None, None, clock, lambda: 0.0, room)
     try:
         stop.listen()
         with view:
@@ -192,6 +202,11 @@ def _sweep(
     finish(callback, folder, corpus, board, settings.min_kl)
     if stop.impatient:
         _say(f"nothing better in the last {args.patience:.3g} of the budget (--patience)")
+    if stop.full or final_stop.full:
+        raise UserError(
+            f"{folder.path}: the disk is nearly full, so the sweep has stopped; make room, then go on with "
+            f"--resume {settings.name}."
+        )
     left = _left(study, stop, final_stop)
     if left is not None:
         _say(f"{left}; go on with: python -m sweep.run --resume {settings.name}")

@@ -24,15 +24,22 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
         patience: share of the budget, of time or of trials, that may bring nothing better; None: all of it.
         clock: knows when the first trial started.
         share_ended: of the trials.
+        room: bytes that results may still take; None: no matter.
     """
 
     def __init__(
-        self, budget: float | None, patience: float | None, clock: Clock, share_ended: Callable[[], float]
+        self,
+        budget: float | None,
+        patience: float | None,
+        clock: Clock,
+        share_ended: Callable[[], float],
+        room: Callable[[], int] | None = None,
     ) -> None:
         self._budget, self._patience, self._clock, self._share_ended = budget, patience, clock, share_ended
         self._bettered_at: float | None = None  # share of the budget
         self._asked_at: float | None = None
-        self._now = self._impatient = False
+        self._now = self._impatient = self.full = False
+        self._room = room
 
     def listen(self) -> None:
         """Takes over Ctrl-C and SIGTERM."""
@@ -48,7 +55,7 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
 
     @property
     def interrupted(self) -> bool:
-        """Whether a person, not the budget, asked."""
+        """Whether a person or a full disk, not the budget, asked."""
         return self._asked_at is not None
 
     def left(self) -> float | None:
@@ -78,6 +85,9 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
 
     def asked(self) -> bool:
         """Whether trials should stop at their next report."""
+        if self._room is not None and not self.full and self._room() <= 0:
+            self.full = True
+            self._asked_at = self._asked_at or time.time()
         return self.interrupted or self.left() == 0.0 or self.impatient
 
     def stop_all(self) -> bool:

@@ -47,7 +47,7 @@ class Uploads:
     def __enter__(self) -> Self:
         """Begins: the sweep is the latest of the store."""
         if is_remote(self._folder.place):
-            self._store = Store(self._folder.place)
+            self._store = Store(self._folder.place, patience=0.0)
             self._store.write(LATEST, self._folder.name.encode())
             self._thread.start()
         return self

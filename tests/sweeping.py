@@ -29,14 +29,17 @@ SETTINGS = Settings(
 )
 
 
-def start(*arguments, cwd=ROOT, final_seeds=1):
-    """A sweep in a process group of its own; without final runs, for they take time, or with a user's if None."""
+def start(*arguments, cwd=ROOT, final_seeds=1, output=None):
+    """A sweep in a process group of its own; without final runs, for they take time, or with a user's if None.
+
+    What it prints goes to a pipe, or to a file: a pipe that nobody reads would fill up.
+    """
     finals = [] if final_seeds is None else ["--final-seeds", final_seeds]
     command = [sys.executable, "-m", "sweep.run", *map(str, [*arguments, *finals])]
     return subprocess.Popen(
         command,
         cwd=cwd,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.PIPE if output is None else output.open("w"),
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,

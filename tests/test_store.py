@@ -57,7 +57,7 @@ def test_copies_of_two_places_are_two_folders():
     [
         ("s3://absent/kept", "no such bucket"),
         ("ftp://host/kept", "pass a folder, s3://BUCKET"),
-        ("s3:///kept", "Missing bucket name"),
+        ("s3:///kept", "names no bucket"),
     ],
 )
 @pytest.mark.usefixtures("s3")

@@ -1,19 +1,14 @@
 """A sweep whose results are in an object store."""
 
-import json
-import os
-import shutil
-import signal
 
 import pytest
 from moto.server import ThreadedMotoServer
-from sweeping import new_folder, rows_of, run, start, wait_for
+from sweeping import new_folder, wait_for
 
 from sweep import uploads
 from sweep.results import SweepFolder
 from sweep.uploads import Uploads, fetch
-from vae.sample import main as sample
-from vae.store import Store, copy_of
+from vae.store import Store
 
 
 @pytest.fixture
@@ -72,32 +67,3 @@ def test_fetching_brings_all_but_checkpoints_and_leaves_what_is_newer_here(folde
     there.journal.write_text("another\n")
     fetch(there)
     assert there.journal.read_text() == "one\n"
-
-
-def test_a_sweep_killed_on_one_machine_is_resumed_on_another_and_played(bucket, chords, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    results = f"{bucket}/kept"
-    store, copy = Store(results), copy_of(results)
-    process = start(
-        *("--data", chords, "--results", results, "--name", "far", "--trials", 5, "--max-epochs", 9),
-        *("--epoch-steps", 2000, "--family", "dense", "--seed", 1),
-    )
-    wait_for(lambda: store.read("far/best/model.safetensors") is not None, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert not (copy / "far" / "trials").exists()
-    assert store.folders("far/trials/session-0")
-    shutil.rmtree(copy)  # the other machine has none
-    code, output = run("--resume", "far", "--results", results)
-    assert code == 0, output
-    summary = json.loads(store.read("far/summary.json"))
-    assert summary["best"]["test_elbo"] is not None
-    assert len(rows_of(copy, "far")) == 5
-    assert store.files("far/tensorboard")
-    shutil.rmtree(copy)
-    monkeypatch.chdir(tmp_path)
-    assert sample(["--best", "--results", results, "-n", "2"]) == 0
-    assert "results/far/samples" in capsys.readouterr().out
-    assert (tmp_path / "results" / "far" / "samples" / "001.mid").exists()
-    assert sample(["--sweep", "none", "--results", results]) == 2
-    assert "there are: far" in capsys.readouterr().err

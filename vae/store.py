@@ -9,14 +9,17 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vae.errors import UserError
 from vae.files import cache_folder, write_atomically
 
+T = TypeVar("T")
+_LONGEST_PAUSE = 10.0
 LATEST = "latest"
 """Names the newest sweep: a link in a folder, in an object store a file that holds the name."""
 
@@ -39,34 +42,38 @@ class Store:
 
     Args:
         place: a path, or a URI such as s3://bucket/results. Credentials are those of the environment.
+        patience: seconds for which an object store that can't be reached is tried again.
 
     Raises:
         UserError: no such place can be, or it cannot be reached; so do all methods.
     """
 
-    def __init__(self, place: Path | str) -> None:
+    def __init__(self, place: Path | str, patience: float = 60.0) -> None:
         from pyarrow import fs
 
+        self._selector, self._is_file = fs.FileSelector, fs.FileType.File
+        self._patience = patience if is_remote(place) else 0.0
+        self.place = str(place).rstrip("/") if is_remote(place) else str(Path(place).resolve())
         self._fs: Any
         self._path: str
-        self.place = str(place).rstrip("/") if is_remote(place) else str(Path(place).resolve())
-        with self._told():
-            self._fs, self._path = (
-                fs.FileSystem.from_uri(self.place)
-                if is_remote(place)
-                else (
-                    fs.LocalFileSystem(),
-                    self.place,
-                )
-            )
-        self._selector, self._is_file = fs.FileSelector, fs.FileType.File
+        if is_remote(place):
+            self._fs, self._path = self._do(lambda: fs.FileSystem.from_uri(self.place))
+        else:
+            self._fs, self._path = fs.LocalFileSystem(), self.place
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.place}: {reason(error)}") from None
+    def _do(self, action: Callable[[], T]) -> T:
+        """What an action gives; tried again where that may help."""
+        deadline, pause = time.monotonic() + self._patience, 1.0
+        while True:
+            try:
+                return action()
+            except FileNotFoundError:
+                raise
+            except (OSError, ValueError) as error:
+                if _known(error) or time.monotonic() + pause > deadline:
+                    raise UserError(f"{self.place}: {reason(error)}") from None
+            time.sleep(pause)
+            pause = min(2.0 * pause, _LONGEST_PAUSE)
 
     def at(self, name: str) -> str:
         """The place of a file or folder within."""
@@ -81,21 +88,23 @@ class Store:
         return sorted(found.base_name for found in self._list(name, False) if found.type != self._is_file)
 
     def _list(self, name: str, recursive: bool) -> list[Any]:
-        with self._told():
-            where = self._selector(self._at(name), allow_not_found=True, recursive=recursive)
-            return list(self._fs.get_file_info(where))
+        where = self._selector(self._at(name), allow_not_found=True, recursive=recursive)
+        return self._do(lambda: list(self._fs.get_file_info(where)))
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}".rstrip("/")
 
     def read(self, name: str) -> bytes | None:
         """A file; None if it is absent."""
-        with self._told():
-            try:
-                with self._fs.open_input_stream(self._at(name)) as stream:
-                    return bytes(stream.read())
-            except FileNotFoundError:
-                return None
+
+        def read() -> bytes:
+            with self._fs.open_input_stream(self._at(name)) as stream:
+                return bytes(stream.read())
+
+        try:
+            return self._do(read)
+        except FileNotFoundError:
+            return None
 
     def read_json(self, name: str) -> Any:
         """A JSON file; None if it is absent or broken."""
@@ -106,19 +115,21 @@ class Store:
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a file, which appears whole in an object store; folders are made."""
-        with self._told():
+
+        def write() -> None:
             if not is_remote(self.place):
                 Path(self._at(name)).parent.mkdir(parents=True, exist_ok=True)
             with self._fs.open_output_stream(self._at(name)) as stream:
                 stream.write(data)
 
+        self._do(write)
+
     def remove(self, name: str) -> None:
         """Removes a folder within, if it is there."""
-        with self._told():
-            try:
-                self._fs.delete_dir(self._at(name))
-            except FileNotFoundError:
-                return
+        try:
+            self._do(lambda: self._fs.delete_dir(self._at(name)))
+        except FileNotFoundError:
+            return
 
     def fetch(self, name: str, folder: Path) -> None:
         """Copies a file, or all files of a folder, into a folder of this machine, under their names."""
@@ -146,15 +157,20 @@ def fetched(place: str) -> Iterator[Path]:
 def reason(error: Exception) -> str:
     """What an error of a file system says, in a line that tells the way out where one is known."""
     text = " ".join(str(error).split())
-    for word, told in _REASONS.items():
-        if word in text:
-            return told
+    if known := _known(error):
+        return known
     if isinstance(error, OSError) and error.errno is not None:
         return f"{os.strerror(error.errno)} ({text:.200})"
     return f"cannot be reached ({text:.200})"
 
 
+def _known(error: Exception) -> str | None:
+    """What is to be done about an error that would come again."""
+    return next((told for word, told in _REASONS.items() if word in str(error)), None)
+
+
 _REASONS = {
+    "Missing bucket name": "names no bucket; pass s3://BUCKET/...",
     "NO_SUCH_BUCKET": "no such bucket; make it, or pass another --results.",
     "The specified bucket does not exist": "no such bucket; make it, or pass another --results.",
     "INVALID_ACCESS_KEY_ID": "the access key is not known there; check your credentials.",

@@ -98,3 +98,22 @@ def test_an_outsider_without_the_token_is_refused(lab):
     for kind, command in tries.items():
         output = stranger.run(f"timeout 60 {command} 2>&1 || true; ray stop --force > /dev/null 2>&1 || true", 120)
         assert "CONNECTED" not in output, (kind, output)
+
+
+def test_the_doctor_finds_nothing_where_results_are_shared_and_names_nodes_where_they_are_not(lab, on_prem):
+    wait_for(lambda: _joined(lab, on_prem, 2))
+    output = _doctor(lab, on_prem, f"--results {lab.shared}")
+    assert "3 nodes: nothing wrong found" in output, output
+    output = _doctor(lab, on_prem, "--results /root/alone")
+    for name in ("w1", "w2"):
+        assert f"{name}: /root/alone is not shared" in output, output
+    process = sweep(lab, f"--trials 2 {SMALL} --results /root/alone --name alone", on_prem)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert "is not shared: what one node writes there, another does not find" in output
+    assert "Traceback" not in output
+
+
+def _doctor(lab, cluster, options):
+    command = f"cd ~/music-vae-sweep && python -m sweep.doctor {options} 2>&1; true"
+    return lab["laptop"].run(f"cd {ROOT} && ray exec {cluster} '{command}'")

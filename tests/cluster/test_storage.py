@@ -1,0 +1,96 @@
+"""Where results go: an object store, one that is away for a while, a disk that fills up."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from lab import missing
+from moto.server import ThreadedMotoServer
+from sweeping import rows_of, run, start, wait_for
+
+from vae.sample import main as sample
+from vae.store import Store, copy_of
+
+SMALL = ("--max-epochs", 9, "--epoch-steps", 4000, "--family", "dense", "--seed", 1)
+
+
+def test_a_sweep_killed_on_one_machine_is_resumed_on_another_and_played(bucket, chords, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    results = f"{bucket}/kept"
+    store, copy = Store(results), copy_of(results)
+    process = start(
+        *("--data", chords, "--results", results, "--name", "far", "--trials", 5, *SMALL),
+    )
+    wait_for(lambda: store.read("far/best/model.safetensors") is not None, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not (copy / "far" / "trials").exists()
+    assert store.folders("far/trials/session-0")
+    shutil.rmtree(copy)  # the other machine has none
+    code, output = run("--resume", "far", "--results", results)
+    assert code == 0, output
+    summary = json.loads(store.read("far/summary.json"))
+    assert summary["best"]["test_elbo"] is not None
+    assert len(rows_of(copy, "far")) == 5
+    assert store.files("far/tensorboard")
+    shutil.rmtree(copy)
+    monkeypatch.chdir(tmp_path)
+    assert sample(["--best", "--results", results, "-n", "2"]) == 0
+    assert "results/far/samples" in capsys.readouterr().out
+    assert (tmp_path / "results" / "far" / "samples" / "001.mid").exists()
+    assert sample(["--sweep", "none", "--results", results]) == 2
+    assert "there are: far" in capsys.readouterr().err
+
+
+def test_a_store_that_is_away_for_half_a_minute_costs_no_trial(bucket, s3, chords, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    results, (host, port) = f"{bucket}/kept", s3.get_host_and_port()
+    store, output = Store(results), tmp_path / "output"
+    process = start(*("--data", chords, "--results", results, "--name", "away", "--trials", 10, *SMALL), output=output)
+    wait_for(lambda: store.read("away/best/model.safetensors") is not None, process)
+    s3.stop()
+    time.sleep(30.0)
+    back = ThreadedMotoServer(ip_address=host, port=port, verbose=False)
+    back.start()
+    assert process.wait(timeout=300) == 0, output.read_text()
+    rows = rows_of(copy_of(results), "away")
+    assert len(rows) == 10
+    assert {row["state"] for row in rows.values()} <= {"stopped", "completed"}, output.read_text()
+    assert json.loads(store.read("away/summary.json"))["best"]["test_elbo"] is not None
+    back.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 400 MiB; of that a sweep of two trials at a time keeps 256 for its end."""
+    if (reason := missing()) is not None:
+        pytest.skip(reason)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_disk_that_fills_up_stops_the_sweep_with_what_to_do(small_disk, chords):
+    options = ("--results", small_disk, "--max-concurrent", 2)
+    process = start("--data", chords, "--name", "full", "--trials", 12, *SMALL, *options)
+    wait_for(lambda: any(row["epochs"] != "0" for row in _rows(small_disk, "full").values()), process)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(160 * 2**20))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert "Traceback" not in output
+    assert "the disk is nearly full, so the sweep has stopped; make room, then go on with --resume full" in output
+    filler.unlink()
+    code, output = run("--resume", "full", *options)
+    assert code == 0, output
+    assert len(_rows(small_disk, "full")) == 12
+
+
+def _rows(results, name):
+    return rows_of(results, name) if (results / name / "trials.csv").exists() else {}
