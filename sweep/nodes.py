@@ -8,6 +8,7 @@ import sys
 import tempfile
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +151,26 @@ def _of_versions(facts: list[Facts]) -> list[str]:
             if fact.versions[name] != usual
         ]
     return found
+
+
+def require_sound(place: str, force: bool, tell: Callable[[str], None]) -> None:
+    """Refuses a cluster on which a sweep would fail.
+
+    Args:
+        place: where the sweep's results go.
+        force: whether to tell of problems only.
+        tell: is given each warning.
+
+    Raises:
+        UserError: there are problems.
+    """
+    found = problems(place)
+    for line in (*warnings(), *(found if force else ())):
+        tell(f"warning: {line}")
+    if found and not force:
+        ray.shutdown()
+        more = f" (and {len(found) - 1} more: python -m sweep.doctor)" if len(found) > 1 else ""
+        raise UserError(f"{found[0]}{more} --force begins all the same.")
 
 
 def warnings() -> list[str]:

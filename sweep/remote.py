@@ -55,26 +55,27 @@ def _launched(path: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"ray-config-{hashlib.sha256(config.encode()).hexdigest()}"
 
 
-def submit(cluster: Path, words: Sequence[str], args: argparse.Namespace, name: str) -> None:
-    """Has the cluster run the command, and watches it; the winner is at hand here in the end.
+def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
+    """Has a cluster run the command, and watches it; `vae.sample --best` finds the winner from here.
 
     Args:
-        cluster: its file.
         words: arguments of `sweep.run`.
-        args: the same, read: data on this machine are copied to the head.
+        args: the same, read; the cluster is theirs, and data on this machine are copied to its head.
         name: of the sweep.
 
     Raises:
         UserError: the cluster can't be reached, or the sweep fails there.
     """
-    results = args.results if "--results" in " ".join(words) else results_of(read_cluster(cluster))
+    cluster: Path = args.cluster
+    results = args.results if "results" in args.changed else results_of(read_cluster(cluster))
     if results is None:
         raise UserError(
             f"--cluster {cluster}: sets no SWEEP_RESULTS; pass --results, a place that all its nodes reach."
         )
     job = f"{name}-{datetime.now().astimezone():%m%d-%H%M%S}"
     place = _sent(cluster, args.data)
-    words = [*words, *(["--data", place] if place != args.data else [])]  # the last one counts
+    words = [*_without(words, "--cluster"), *(["--data", place] if place != args.data else [])]  # the last one counts
+    words += [] if args.resume or args.name else ["--name", name]
     command = f"cd {PROJECT} && exec python -m sweep.run {_quoted(words)}"
     script = f"ray job submit --address {_JOBS} --no-wait --submission-id {job} -- bash -c {shlex.quote(command)}"
     _there(cluster, f"{script} > ~/.submitted 2>&1 || {{ cat ~/.submitted; false; }}")
@@ -82,6 +83,14 @@ def submit(cluster: Path, words: Sequence[str], args: argparse.Namespace, name: 
     if is_remote(results):
         write_atomically(Path("results") / LATEST, f"{results}/{name}".encode())
     watch(cluster, job)
+
+
+def _without(words: list[str], option: str) -> list[str]:
+    """Words of a command line without an option and its value."""
+    if option not in words:
+        return [word for word in words if not word.startswith(f"{option}=")]
+    at = words.index(option)
+    return [*words[:at], *words[at + 2 :]]
 
 
 def watch(cluster: Path, job: str) -> None:

@@ -303,7 +303,9 @@ def test_without_a_code_that_says_enough_the_best_ranked_wins_with_a_warning(cho
         (("--resume", "x", "--warm-start", "y"), "--warm-start is fixed once a sweep has begun"),
         (("--warm-start", "nothing"), "--warm-start nothing: no sweep of this name; `ls "),
         (("--name", "a/b"), "--name may hold letters"),
-        (("--results", "s3://bucket/x"), "only folders work so far"),
+        (("--results", "s3:/bucket/x"), "must be a folder, s3://BUCKET/"),
+        (("--cluster", "none.yaml"), "none.yaml: no such file"),
+        (("--cluster", "clusters/kuberay.yaml"), "no cluster file"),
     ],
 )
 def test_a_users_error_is_one_line_and_exit_code_2(arguments, told, tmp_path, capsys):

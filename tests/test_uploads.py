@@ -1,6 +1,5 @@
 """A sweep whose results are in an object store."""
 
-
 import pytest
 from moto.server import ThreadedMotoServer
 from sweeping import new_folder, wait_for

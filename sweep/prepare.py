@@ -1,0 +1,78 @@
+"""What a sweep is to be: the settings and data of a new one, or of one to go on with."""
+
+import argparse
+import re
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from sweep.arguments import check_finals
+from sweep.begun import read_settings
+from sweep.results import SweepFolder
+from sweep.space import fitting_families
+from sweep.study import FINAL_SEEDS, Settings
+from sweep.uploads import fetch
+from vae.corpus import Corpus, load_corpus
+from vae.errors import UserError
+
+
+def default_name(data: str) -> str:
+    """Of a sweep over some data that begins now."""
+    stem = re.sub(r"[^\w.-]+", "-", Path(data).stem)
+    return f"{stem}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+
+
+def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
+    return Settings(
+        name=args.name or default_name(args.data),
+        data=args.data if args.data == "bach" else str(Path(args.data).resolve()),
+        spec=corpus.spec,
+        fingerprint=corpus.fingerprint,
+        families=tuple(dict.fromkeys(args.family or fitting_families(corpus.spec))),
+        max_epochs=args.max_epochs,
+        epoch_steps=args.epoch_steps,
+        seed=args.seed,
+        min_kl=args.min_kl,
+        scheduler=args.scheduler,
+        final_seeds=args.final_seeds or FINAL_SEEDS,
+        final_epochs=args.final_epochs,
+        warm_start=tuple(dict.fromkeys(args.warm_start)),
+    )
+
+
+def _read_settings(args: argparse.Namespace, journal: Path) -> Settings:
+    """The settings of a sweep to go on with; its final runs may be others than before."""
+    settings = read_settings(journal, args.resume)
+    check_finals(args, args.final_seeds or settings.final_seeds, settings.max_epochs)
+    return replace(
+        settings,
+        final_seeds=args.final_seeds or settings.final_seeds,
+        final_epochs=args.final_epochs or settings.final_epochs,
+    )
+
+
+def _fetched(results: str, name: str) -> Path:
+    """The journal of a sweep, brought here if it is in an object store; absent if there is no such sweep."""
+    folder = SweepFolder(results, name)
+    fetch(folder)
+    return folder.journal
+
+
+def prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
+    """The settings and data of a new sweep, or of one to go on with."""
+    if args.resume is None:
+        corpus = load_corpus(args.data, args.encoding, args.steps_per_beat, args.steps_per_bar)
+        settings = _new_settings(args, corpus)
+        if _fetched(args.results, settings.name).exists():
+            raise UserError(
+                f"{args.results}/{settings.name}: a sweep of this name exists; go on with it by "
+                f"--resume {settings.name}, or pass another --name."
+            )
+        return settings, corpus
+    settings = _read_settings(args, _fetched(args.results, args.resume))
+    spec = settings.spec
+    encoding = spec.encoding if spec.is_music else None
+    corpus = load_corpus(settings.data, encoding, spec.steps_per_beat, spec.steps_per_bar)
+    if corpus.fingerprint != settings.fingerprint:
+        raise UserError(f"{settings.data}: has changed since the sweep {settings.name} began; start a new one.")
+    return settings, corpus
