@@ -67,7 +67,8 @@ def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
         UserError: the cluster can't be reached, or the sweep fails there.
     """
     cluster: Path = args.cluster
-    results = args.results if "results" in args.changed else results_of(read_cluster(cluster))
+    config = read_cluster(cluster)
+    results = args.results if "results" in args.changed else results_of(config)
     if results is None:
         raise UserError(
             f"--cluster {cluster}: sets no SWEEP_RESULTS; pass --results, a place that all its nodes reach."
