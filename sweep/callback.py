@@ -179,7 +179,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         """Ray gave a trial up; the scheduler has put it back, if the trial is not to blame."""
         record = self._study.records[trial.config["number"]]
         outcome = "failed" if record.ended else "goes on from its newest checkpoint"
-        self._view.note(f"trial {record.number} {outcome}: {record.failure or crash_of(trial).reason}")
+        where = f" on {record.node}" if record.node else ""
+        self._view.note(f"trial {record.number}{where} {outcome}: {record.failure or crash_of(trial).reason}")
         self._after(record)
 
     def _after(self, record: TrialRecord) -> None:

@@ -108,7 +108,7 @@ def problems(place: str) -> list[str]:
             written = store.read(f"{mark}/{node['NodeID']}") is not None
             found += _of_node(facts[node["NodeID"]], node["Resources"], store.place, written)
     found += _of_versions(list(facts.values()))
-    store.remove(".doctor")
+    store.remove(mark)
     return found
 
 

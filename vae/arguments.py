@@ -105,9 +105,9 @@ def _fetch_best(store: Store, name: str | None) -> Path:
         if store.read(f"{sweep}/best/{METRICS}") is not None:
             store.fetch(f"{sweep}/best", copy_of(store.place))
             return copy_of(store.place) / sweep / "best"
+    there = ", ".join(sweep for sweep in store.folders() if not sweep.startswith("."))
     raise UserError(
-        f"{store.place}: no sweep{f' {name!r}' * (name is not None)} with a best checkpoint; there are: "
-        f"{', '.join(store.folders()) or 'none'}."
+        f"{store.place}: no sweep{f' {name!r}' * (name is not None)} with a best checkpoint; there are: {there or 'none'}."
     )
 
 
