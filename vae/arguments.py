@@ -106,9 +106,8 @@ def _fetch_best(store: Store, name: str | None) -> Path:
             store.fetch(f"{sweep}/best", copy_of(store.place))
             return copy_of(store.place) / sweep / "best"
     there = ", ".join(sweep for sweep in store.folders() if not sweep.startswith("."))
-    raise UserError(
-        f"{store.place}: no sweep{f' {name!r}' * (name is not None)} with a best checkpoint; there are: {there or 'none'}."
-    )
+    asked = "" if name is None else f" {name!r}"
+    raise UserError(f"{store.place}: no sweep{asked} with a best checkpoint; there are: {there or 'none'}.")
 
 
 def newest_best(results: Path) -> Path:
