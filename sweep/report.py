@@ -13,14 +13,13 @@ from torch.utils.tensorboard import SummaryWriter
 from sweep.figures import front, importances, parallel, progress, slices, survival
 from sweep.page import Section, missing, picture, render, table
 from sweep.reading import Reading, TooFewError, read
-from sweep.results import SweepFolder
+from sweep.results import SweepFolder, newest
 from sweep.uploads import fetch
 from sweep.words import top_rows, words
 from vae import canvas
 from vae.arguments import add_results_argument
 from vae.errors import UserError, exit_code
 from vae.files import write_atomically
-from vae.store import LATEST, Store, is_remote
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,19 +127,6 @@ def write(folder: SweepFolder, out: Path | None = None) -> Path:
     return path
 
 
-def _newest(results: str) -> tuple[str, str]:
-    """The place of the newest sweep, and its name."""
-    if is_remote(results):
-        return results, (Store(results).read(LATEST) or b"").decode()
-    latest = Path(results) / LATEST
-    if not latest.exists():
-        raise UserError(f"{results}: no sweep there; run `python -m sweep.run` first, or pass --results.")
-    if latest.is_file():  # of a cluster that has its results elsewhere
-        place, _, name = latest.read_text().rpartition("/")
-        return place, name
-    return results, latest.resolve().name
-
-
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m sweep.report",
@@ -154,7 +140,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> None:
-    folder = SweepFolder(*((args.results, args.name) if args.name else _newest(args.results)))
+    folder = SweepFolder(*((args.results, args.name) if args.name else newest(args.results)))
     fetch(folder)
     path = write(folder, args.out)
     sys.stdout.write(f"report: {path}\nits figures: tensorboard --logdir {folder.tensorboard}\n")

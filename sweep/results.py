@@ -13,7 +13,7 @@ from sweep.study import Study, TrialRecord
 from sweep.versions import versions
 from vae.errors import UserError
 from vae.files import write_atomically
-from vae.store import LATEST, copy_of, is_remote
+from vae.store import LATEST, Store, copy_of, is_remote
 
 BEST_KEYS = ("trial", "params", "epoch", "feasible", "val_elbo", "kl", "code_gain", "active_units")
 TEST_KEYS = ("test_elbo", "test_elbo_per_song", "test_kl", "test_iwae", "iwae_samples", "seeds")
@@ -84,6 +84,24 @@ class SweepFolder:
         if record.ended:
             self._ended[record.number] = line
         return line
+
+
+def newest(results: str) -> tuple[str, str]:
+    """The place of the newest sweep, and its name.
+
+    Raises:
+        UserError: there is none.
+    """
+    latest = Path(results) / LATEST
+    if is_remote(results):
+        place, name = results, (Store(results).read(LATEST) or b"").decode()
+    elif latest.is_file():  # of a cluster that has its results elsewhere
+        place, _, name = latest.read_text().rpartition("/")
+    else:
+        place, name = results, latest.resolve().name if latest.exists() else ""
+    if not name:
+        raise UserError(f"{results}: no sweep there; run `python -m sweep.run` first, or pass --results.")
+    return place, name
 
 
 def _csv(row: Sequence[Any]) -> str:

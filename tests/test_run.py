@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sweep.results import SweepFolder
 from sweep.run import main
+from sweep.status import main as status
 from vae import checkpoint, sample
 from vae.bounds import TEST_SEED, VALIDATION_SEED, evaluate
 from vae.config import Config
@@ -155,6 +156,17 @@ def test_the_best_is_played_from_the_newest_sweep(finished, tmp_path, capsys):
     assert names == ["000.mid", "001.mid", "002.mid", "samples.png"]
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
     assert pretty_midi.PrettyMIDI(str(tmp_path / "a" / "000.mid")).instruments[0].notes
+
+
+def test_the_status_tells_how_far_it_came(finished, capsys, tmp_path):
+    assert status(["--results", str(finished[0])]) == 0
+    output = capsys.readouterr().out
+    best = finished[1]["best"]
+    assert f"best: trial {best['trial']} ({best['params']['family']}) at epoch {best['epoch']:.0f}" in output
+    assert f"{finished[1]['epochs_trained']} epochs in " in output
+    assert status(["none", "--results", str(finished[0])]) == 2
+    assert status(["--results", str(tmp_path)]) == 2
+    assert "no sweep there" in capsys.readouterr().err
 
 
 def test_a_sweep_begins_with_the_best_of_an_earlier_one(finished, chords, tmp_path):

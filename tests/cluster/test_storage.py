@@ -12,6 +12,7 @@ from lab import missing
 from moto.server import ThreadedMotoServer
 from sweeping import rows_of, run, start, wait_for
 
+from sweep.status import main as status
 from vae.sample import main as sample
 from vae.store import Store, copy_of
 
@@ -39,6 +40,8 @@ def test_a_sweep_killed_on_one_machine_is_resumed_on_another_and_played(bucket, 
     assert store.files("far/tensorboard")
     shutil.rmtree(copy)
     monkeypatch.chdir(tmp_path)
+    assert status(["--results", results]) == 0
+    assert "sweep far of" in capsys.readouterr().out
     assert sample(["--best", "--results", results, "-n", "2"]) == 0
     assert "results/far/samples" in capsys.readouterr().out
     assert (tmp_path / "results" / "far" / "samples" / "001.mid").exists()

@@ -1,0 +1,64 @@
+"""Command: `python -m sweep.status` tells how far a sweep is, wherever its results are."""
+
+import argparse
+import sys
+from typing import Any
+
+from sweep.live import duration
+from sweep.results import SweepFolder, newest
+from sweep.uploads import fetch
+from vae.arguments import add_results_argument
+from vae.errors import UserError, exit_code
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m sweep.status",
+        description="Tells how far a sweep is: trials by state, epochs, the best so far. It runs on undisturbed.",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="of the sweep (default: the newest)")
+    add_results_argument(parser)
+    return parser.parse_args(argv)
+
+
+def _run(args: argparse.Namespace) -> None:
+    folder = SweepFolder(*((args.results, args.name) if args.name else newest(args.results)))
+    fetch(folder)
+    summary = folder.read_summary()
+    if not summary:
+        raise UserError(f"{folder.place}/{folder.name}: no sweep there; pass another NAME or --results.")
+    sys.stdout.write("".join(f"{line}\n" for line in lines(summary)))
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+    """A summary in words."""
+    trials = dict(summary["trials"])
+    requested = trials.pop("requested")
+    states = ", ".join(f"{count} {state}" for state, count in trials.items() if count)
+    time = "" if summary["search_seconds"] is None else f" in {duration(summary['search_seconds'])} of search"
+    return [
+        f"sweep {summary['name']} of {summary['data']}: {requested} trials, {states}",
+        f"{summary['epochs_trained']} epochs{time}",
+        _best(summary["best"]),
+    ]
+
+
+def _best(best: dict[str, Any]) -> str:
+    if best["trial"] is None:
+        return "best: none yet"
+    feasible = "" if best["feasible"] else "; its code says too little"
+    test = "" if best["test_elbo"] is None else f", test_elbo {best['test_elbo']:.3f}"
+    return (
+        f"best: trial {best['trial']} ({best['params']['family']}) at epoch {best['epoch']:.0f}: "
+        f"val_elbo {best['val_elbo']:.3f}, kl {best['kl']:.3f}{test}{feasible}"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    args = _parse(argv)
+    return exit_code(lambda: _run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
