@@ -161,9 +161,10 @@ def test_the_best_is_played_from_the_newest_sweep(finished, tmp_path, capsys):
 def test_the_status_tells_how_far_it_came(finished, capsys, tmp_path):
     assert status(["--results", str(finished[0])]) == 0
     output = capsys.readouterr().out
-    best = finished[1]["best"]
+    summary = json.loads((finished[0] / "latest" / "summary.json").read_text())
+    best = summary["best"]
     assert f"best: trial {best['trial']} ({best['params']['family']}) at epoch {best['epoch']:.0f}" in output
-    assert f"{finished[1]['epochs_trained']} epochs in " in output
+    assert f"{summary['epochs_trained']} epochs in " in output
     assert status(["none", "--results", str(finished[0])]) == 2
     assert status(["--results", str(tmp_path)]) == 2
     assert "no sweep there" in capsys.readouterr().err
