@@ -20,7 +20,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 # Two and a half minutes of search, on epochs short enough that two cores get through some trials; no final runs.
 sweep: install
-	$(BIN)/python -m sweep.run --trials 60 --time-budget 150s --max-epochs 9 --epoch-steps 30000 --final-seeds 1
+	$(BIN)/python -m sweep.run --trials 60 --time-budget 150s --max-epochs 9 --epoch-steps 30000 --final-seeds 1 --address local
 	$(BIN)/python -m vae.sample --best
 
 test: $(VENV)/.installed-test

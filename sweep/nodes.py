@@ -97,19 +97,17 @@ def problems(place: str) -> list[str]:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     told = {node["NodeID"]: _ask(node["NodeID"], place, mark) for node in nodes}
     found: list[str] = []
-    facts: dict[str, Facts] = {}
+    known: list[Facts] = []
     for node in nodes:
         try:
-            facts[node["NodeID"]] = ray.get(told[node["NodeID"]], timeout=_SECONDS)
+            known.append(ray.get(told[node["NodeID"]], timeout=_SECONDS))
         except (RayError, GetTimeoutError) as error:
             found.append(f"{node['NodeManagerHostname']}: does not answer ({str(error).splitlines()[0]:.100}).")
-    for node in nodes:
-        if node["NodeID"] in facts:
-            written = store.read(f"{mark}/{node['NodeID']}") is not None
-            found += _of_node(facts[node["NodeID"]], node["Resources"], store.place, written)
-    found += _of_versions(list(facts.values()))
+            continue
+        written = store.read(f"{mark}/{node['NodeID']}") is not None
+        found += _of_node(known[-1], node["Resources"], store.place, written)
     store.remove(mark)
-    return found
+    return found + _of_versions(known)
 
 
 def _ask(node: str, place: str, mark: str) -> Any:

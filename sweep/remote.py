@@ -74,7 +74,7 @@ def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
             f"--cluster {cluster}: sets no SWEEP_RESULTS; pass --results, a place that all its nodes reach."
         )
     job = f"{name}-{datetime.now().astimezone():%m%d-%H%M%S}"
-    place = _sent(cluster, args.data)
+    place = _sent(cluster, args.data) if "data" in args.changed else args.data
     words = [*_without(words, "--cluster"), *(["--data", place] if place != args.data else [])]  # the last one counts
     words += [] if args.resume or args.name else ["--name", name]
     command = f"cd {PROJECT} && exec python -m sweep.run {_quoted(words)}"
