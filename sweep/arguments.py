@@ -128,7 +128,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 _FIXED = (
-    "data",
     "encoding",
     "steps_per_beat",
     "steps_per_bar",

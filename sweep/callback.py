@@ -1,5 +1,6 @@
 """What happens between Ray Tune's events: checkpoints kept, the winner exported, files and the view kept current."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._snapshots = Snapshots(folder.journal)
         self._saved_at: dict[int, float] = {}
         self._dropped: set[int] = set()
-        self._unread: dict[int, str] = {}  # checkpoints that a store has but did not give, by trial
+        self._behind = False  # whether a store has a checkpoint that it did not give
         self._tried = 0.0
         # An earlier start of this sweep may have exported a winner.
         self.best = self._read_best() if (folder.best / checkpoint.METRICS).exists() else None
@@ -143,10 +144,24 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._dropped.discard(number)
         try:
             self._export_if_best(number, place)
-            self._folder.trials.drop(self._study.records[number].prefix, keep=place)
         except UserError as error:  # Ray would swallow it
-            self._view.note(f"trial {number}: its checkpoint can't be read yet: {error}")
-            self._unread[number] = place
+            self._view.note(f"trial {number}: {error}")
+            self._behind = True
+            return
+        self._folder.trials.drop(self._study.records[number].prefix, keep=place)
+
+    def catch_up(self) -> None:
+        """Exports the best checkpoint that an earlier start of the sweep, or a store that refused, has left behind.
+
+        Raises:
+            UserError: the store still refuses.
+        """
+        decided = self.best is not None and self.best["seeds"] is not None  # by final runs, over all that there was
+        for record in () if decided else self._study.top(KEPT_TRIALS):
+            place = self._folder.trials.newest(record.prefix)
+            if place is not None:
+                self._export_if_best(record.number, place)
+        self._behind = False
 
     def _export_if_best(self, number: int, place: str) -> None:
         metrics = read_metrics(place)
@@ -219,15 +234,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Draws the view, and makes up for a store that refused."""
-        if self._unread and time.monotonic() - self._tried > _AGAIN_SECONDS:
+        if self._behind and time.monotonic() - self._tried > _AGAIN_SECONDS:
             self._tried = time.monotonic()
-            self._make_up()
+            with contextlib.suppress(UserError):
+                self.catch_up()
         self._view.refresh()
-
-    def _make_up(self) -> None:
-        for number, place in list(self._unread.items()):
-            try:
-                self._export_if_best(number, place)
-            except UserError:
-                return
-            del self._unread[number]

@@ -10,8 +10,10 @@ from ray.tune import Checkpoint
 from safetensors import SafetensorError, safe_open
 
 from vae import checkpoint
-from vae.store import Store, is_remote
+from vae.store import Store, StoreError, is_remote
 
+_PATIENCE = 600.0
+"""Seconds for which the driver waits for a store that can't be reached; then the sweep ends, to be resumed."""
 _TENSORS = (checkpoint.MODEL, checkpoint.TRAINING)
 
 
@@ -29,7 +31,7 @@ class Checkpoints:
 
     @cached_property
     def _store(self) -> Store:
-        return Store(self.place)
+        return Store(self.place, _PATIENCE)
 
     def sessions(self) -> list[str]:
         """The names of the starts of the sweep."""
@@ -50,13 +52,16 @@ class Checkpoints:
         return max(found)[1] if found else None
 
     def drop(self, run: str, keep: str | None = None) -> None:
-        """Removes the checkpoints of a run, but for one.
+        """Removes the checkpoints of a run, but for one; not if a store refuses, for they do no harm.
 
         Ray's own `num_to_keep` would write a snapshot of all trials.
         """
-        for name in self._of(run):
-            if self._store.at(name) != keep:
-                self._store.remove(name)
+        try:
+            for name in self._of(run):
+                if self._store.at(name) != keep:
+                    self._store.remove(name)
+        except StoreError:
+            return
 
     def place_of(self, saved: Checkpoint) -> str:
         """The place of a checkpoint that Ray Tune tells of."""
@@ -68,6 +73,8 @@ def trained_epochs(place: str) -> int | None:
     """Epochs trained in a checkpoint; None if a crash left it in pieces."""
     try:
         return _remote_epochs(Store(place)) if is_remote(place) else _local_epochs(Path(place))
+    except StoreError:
+        raise  # it is not known
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
 
@@ -92,4 +99,7 @@ def read_metrics(place: str) -> dict[str, Any]:
     if not is_remote(place):
         metrics: dict[str, Any] = checkpoint.read_json(Path(place) / checkpoint.METRICS)
         return metrics
-    return dict(Store(place).read_json(checkpoint.METRICS))
+    found = Store(place).read_json(checkpoint.METRICS)
+    if found is None:
+        raise StoreError(f"{place}: no checkpoint is there any more.")
+    return dict(found)

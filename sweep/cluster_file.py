@@ -40,7 +40,7 @@ def read_cluster(path: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise UserError(f"--cluster {path}: no such file.") from None
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"--cluster {path}: unreadable ({' '.join(str(error).split()):.200}).") from None
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
         raise UserError(f"--cluster {path}: no cluster file, which has a provider; see cluster.yaml.")
@@ -49,7 +49,7 @@ def read_cluster(path: Path) -> dict[str, Any]:
 
 def results_of(config: dict[str, Any]) -> str | None:
     """Where a cluster file has sweeps written, by what it sets SWEEP_RESULTS to; None if it does not."""
-    found = (_RESULTS.search(str(command)) for command in config.get("setup_commands", ()))
+    found = (_RESULTS.search(str(command)) for command in config.get("setup_commands") or ())
     return next((match[1] for match in found if match), None)
 
 
@@ -100,8 +100,8 @@ def _of_machines(config: dict[str, Any]) -> Iterator[str]:
         yield "AWS needs boto3 here: pip install boto3"
         return
     shape = get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
-    for name, kind in config.get("available_node_types", {}).items():
-        own = {key: value for key, value in kind.get("node_config", {}).items() if key not in _RAYS_OWN}
+    for name, kind in (config.get("available_node_types") or {}).items():
+        own = {key: value for key, value in ((kind or {}).get("node_config") or {}).items() if key not in _RAYS_OWN}
         yield from _unknown(f"{name}.node_config", own, shape)
 
 
@@ -134,12 +134,12 @@ def _meant(key: str, known: list[str]) -> str:
 def _left_as_they_were(config: dict[str, Any]) -> Iterator[str]:
     for word in dict.fromkeys(_PLACEHOLDER.findall(str(config))):
         yield f"{word} is to be replaced by yours."
-    if config.get("auth", {}).get("ssh_user") == "you":
+    if (config.get("auth") or {}).get("ssh_user") == "you":
         yield "auth.ssh_user is to be replaced by yours."
 
 
 def _of_access(config: dict[str, Any]) -> Iterator[str]:
-    key = config.get("auth", {}).get("ssh_private_key")
+    key = (config.get("auth") or {}).get("ssh_private_key")
     if key is not None and not Path(key).expanduser().exists():
         yield f"auth.ssh_private_key {key} is not on this machine."
     if "RAY_AUTH_MODE=token" not in str(config.get("setup_commands")):

@@ -16,7 +16,7 @@ from ray.exceptions import (
 from ray.tune.experiment import Trial
 
 from sweep.workers import WorkerLostError
-from vae.store import reason
+from vae.store import StoreError, reason
 
 TRIAL, WORKER, NODE, STORAGE = "trial", "worker", "node", "storage"
 MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 10, STORAGE: 30}
@@ -51,17 +51,25 @@ def classify(error: Exception) -> Crash:
     error = error.cause if isinstance(error, WorkerLostError) else error
     if isinstance(error, RayTaskError) and isinstance(error.cause, (*_LOST, RayActorError)):
         error = error.cause  # not the trainer's: it met a loss elsewhere
-    if isinstance(error, RayTaskError) and isinstance(error.cause, OSError):
-        return Crash(STORAGE, f"a checkpoint could not be kept: {reason(error.cause)}")
     if isinstance(error, RayTaskError):
-        return Crash(TRIAL, f"{type(error.cause).__name__}: {_line(str(error.cause), 0)}")
+        return _of_task(error.cause)
     if isinstance(error, OutOfMemoryError):
         return Crash(TRIAL, "its worker was killed because the node was running low on memory")
     if isinstance(error, _LOST) or (isinstance(error, RayActorError) and _with_its_node(error)):
         return Crash(NODE, "its node died or could not be reached")
     if isinstance(error, RayActorError) and error.actor_init_failed:
-        return Crash(TRIAL, f"its worker could not be set up: {_line(str(error), -1)}")
+        blamed = STORAGE if StoreError.__name__ in str(error) else TRIAL  # the error itself is text by now
+        return Crash(blamed, f"its worker could not be set up: {_line(str(error), -1)}")
     return Crash(WORKER, "its worker died" if isinstance(error, RayActorError) else _line(str(error), 0))
+
+
+def _of_task(cause: Exception) -> Crash:
+    """What is to blame for an error in a trial's own process."""
+    if isinstance(cause, StoreError):
+        return Crash(STORAGE, f"its checkpoint could not be read: {cause}")
+    if isinstance(cause, OSError):
+        return Crash(STORAGE, f"its checkpoint could not be kept: {reason(cause)}")
+    return Crash(TRIAL, f"{type(cause).__name__}: {_line(str(cause), 0)}")
 
 
 def _with_its_node(error: RayActorError) -> bool:

@@ -31,7 +31,7 @@ def train_finals(study: Study, folder: SweepFolder, corpus: Corpus, resources: R
     runs = plan(study, folder)
     left = {run.folder: run for run in runs if not run.trained}
     if left:
-        searcher = _Finals(list(left.values()), stop)
+        searcher = _Finals(list(left.values()), stop, resources.most)
         with FinalsView(runs) as view:
             run_trials(
                 corpus,
@@ -66,8 +66,9 @@ def _seed(run: FinalRun) -> dict[str, Any]:
 class _Finals(Searcher):  # type: ignore[misc]  # ray ships incomplete types
     """Hands out final runs, in their order."""
 
-    def __init__(self, runs: Sequence[FinalRun], stop: Stop) -> None:
+    def __init__(self, runs: Sequence[FinalRun], stop: Stop, most: int | None) -> None:
         super().__init__()
+        self._most = most
         self._runs, self._stop = list(runs), stop
         self._live: set[str] = set()
 
@@ -75,7 +76,7 @@ class _Finals(Searcher):  # type: ignore[misc]  # ray ships incomplete types
         """The config of the next run; None while one that trains may come back, then FINISHED."""
         if self._stop.asked() or not (self._runs or self._live):
             return str(Searcher.FINISHED)
-        if not self._runs:
+        if not self._runs or (self._most is not None and len(self._live) >= self._most):
             return None
         run = self._runs.pop(0)
         self._live.add(trial_id)

@@ -72,6 +72,8 @@ def prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
     settings = _read_settings(args, _fetched(args.results, args.resume))
     spec = settings.spec
     encoding = spec.encoding if spec.is_music else None
+    if "data" in args.changed:  # the same, but elsewhere
+        settings = replace(settings, data=str(Path(args.data).resolve()))
     corpus = load_corpus(settings.data, encoding, spec.steps_per_beat, spec.steps_per_bar)
     if corpus.fingerprint != settings.fingerprint:
         raise UserError(f"{settings.data}: has changed since the sweep {settings.name} began; start a new one.")

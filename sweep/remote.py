@@ -19,8 +19,9 @@ from datetime import datetime
 from pathlib import Path
 
 from sweep.cluster_file import read_cluster, results_of
+from sweep.results import SweepFolder
 from vae.errors import UserError
-from vae.files import write_atomically
+from vae.files import cache_folder, write_atomically
 from vae.store import LATEST, is_remote
 
 DEFAULT_CLUSTER = Path("cluster.yaml")
@@ -33,26 +34,31 @@ _CHATTER = "Job submission server address|job_manager.py|Running entrypoint|WebS
 
 
 def is_up(path: Path) -> bool:
-    """Whether `ray up` has brought up a cluster file from here, and its head still runs; says so if not any more."""
-    if not path.exists() or not _launched(path).exists():
+    """Whether a cluster file was brought up from here: never a search on this machine where a cluster was meant.
+
+    Raises:
+        UserError: it was, but can't be reached, or has changed since.
+    """
+    marker = cache_folder() / "clusters" / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    if not path.exists() or not (_launched(path) or marker.exists()):
         return False
     from ray.autoscaler import sdk
 
-    try:
-        with _told(path, "no head"):
-            sdk.get_head_node_ip(str(path))
-    except UserError:
-        sys.stdout.write(f"the cluster of {path} is not up any more\n")
-        return False
+    with _told(path, "it was brought up from here, but its head can't be reached now"):
+        sdk.get_head_node_ip(str(path))
+    write_atomically(marker, b"")
     return True
 
 
-def _launched(path: Path) -> Path:
-    """The file that Ray's launcher leaves when it has brought up a cluster file as it is now."""
+def _launched(path: Path) -> bool:
+    """Whether Ray's launcher has left the file that it makes of a cluster file as it is now."""
     from ray.autoscaler._private.util import prepare_config
 
-    config = json.dumps([prepare_config(read_cluster(path))], sort_keys=True)
-    return Path(tempfile.gettempdir()) / f"ray-config-{hashlib.sha256(config.encode()).hexdigest()}"
+    try:
+        config = json.dumps([prepare_config(read_cluster(path))], sort_keys=True)
+    except (UserError, KeyError, TypeError, ValueError):  # no cluster file, then
+        return False
+    return (Path(tempfile.gettempdir()) / f"ray-config-{hashlib.sha256(config.encode()).hexdigest()}").exists()
 
 
 def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
@@ -84,6 +90,20 @@ def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
     if is_remote(results):
         write_atomically(Path("results") / LATEST, f"{results}/{name}".encode())
     watch(cluster, job)
+    if not is_remote(results):
+        _fetch(cluster, f"{results}/{name}", SweepFolder("results", name))
+
+
+def _fetch(cluster: Path, place: str, folder: SweepFolder) -> None:
+    """Copies what a sweep has written on its cluster, but for trials' checkpoints, to this machine."""
+    from ray.autoscaler import sdk
+
+    folder.create()
+    with _told(cluster, f"the sweep has ended, but {place} could not be copied here"):
+        for name in ("best/", "tensorboard/", "summary.json", "trials.csv", "study.log"):
+            (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+            sdk.rsync(str(cluster), source=f"{place}/{name}", target=f"{folder.path}/{name}", down=True)
+    _say(f"copied to {folder.path}")
 
 
 def _without(words: list[str], option: str) -> list[str]:
@@ -128,7 +148,8 @@ def _sent(cluster: Path, data: str) -> str:
         return data
     from ray.autoscaler import sdk
 
-    target = f"{_DATA}/{re.sub(r'[^A-Za-z0-9._-]+', '-', here.resolve().name)}"
+    key = hashlib.sha256(str(here.resolve()).encode()).hexdigest()[:8]  # two folders of one name are two
+    target = f"{_DATA}/{key}-{re.sub(r'[^A-Za-z0-9._-]+', '-', here.resolve().name)}"
     _there(cluster, f"mkdir -p {target if here.is_dir() else _DATA}")
     ends = (f"{here}/", f"{target}/") if here.is_dir() else (str(here), target)
     with _told(cluster, f"{data} could not be copied there"):
@@ -155,13 +176,11 @@ class _Launcher(io.StringIO):
 @contextlib.contextmanager
 def _told(cluster: Path, failed: str) -> Iterator[None]:
     """Silences Ray's launcher, and tells its errors in a line."""
-    from click import ClickException
-
     logging.getLogger("ray").setLevel(logging.ERROR)
     sys.stdout.flush()
     try:
         with contextlib.redirect_stdout(_Launcher()), contextlib.redirect_stderr(_Launcher()):
             yield
-    except (ClickException, RuntimeError, OSError, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # of the launcher, of ssh, of a cloud's client
         text = " ".join(str(error).split())
         raise UserError(f"--cluster {cluster}: {failed} ({text:.200}); is it up (`ray up {cluster}`)?") from None

@@ -1,10 +1,12 @@
 """The folder of a sweep: what is in it, where, and how it is read back."""
 
 import csv
+import fcntl
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from vae.errors import UserError
 from vae.files import write_atomically
 from vae.store import LATEST, Store, copy_of, is_remote
 
+_LOCK = ".lock"
 BEST_KEYS = ("trial", "params", "epoch", "feasible", "val_elbo", "kl", "code_gain", "active_units")
 TEST_KEYS = ("test_elbo", "test_elbo_per_song", "test_kl", "test_iwae", "iwae_samples", "seeds")
 TIMES = (
@@ -65,6 +68,30 @@ class SweepFolder:
             raise UserError(
                 f"{self.results}: results can't be written ({error.strerror}); pass another --results."
             ) from None
+
+    @contextmanager
+    def driven(self) -> Iterator[None]:
+        """Keeps other drivers on this machine from the sweep; the system lets go of it when this process ends.
+
+        Raises:
+            UserError: one runs it.
+        """
+        with (self.path / _LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.path}: this sweep runs already; wait for its end, or stop it first.") from None
+            yield
+
+    def is_driven(self) -> bool:
+        """Whether a driver on this machine runs it."""
+        try:
+            with self.driven():
+                return False
+        except FileNotFoundError:
+            return False
+        except UserError:
+            return True
 
     def read_summary(self) -> dict[str, Any]:
         """The summary as last written, or an empty dict."""

@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 import time
 from functools import partial
@@ -32,6 +33,7 @@ from vae.bounds import marginal_elbo
 from vae.corpus import Corpus
 from vae.errors import UserError, exit_code
 from vae.models.likelihood import moments_of
+from vae.store import is_remote
 
 _RESERVE, _CHECKPOINT = 128 * 2**20, 64 * 2**20
 """Bytes that are kept free on the disk of results: for the end of the sweep, and for saving each trial that runs."""
@@ -53,7 +55,7 @@ def _search(
         resources,
         folder.trials,
         lambda config: f"{config['number']:05d}-{config['turn']:05d}",  # see `TrialRecord.prefix`
-        search_alg=StudySearcher(scheduler, stop.asked, folder.trials.newest),
+        search_alg=StudySearcher(scheduler, stop.asked, folder.trials.newest, resources.most),
         scheduler=scheduler,
         stop=stop,
         callbacks=[callback],
@@ -68,13 +70,31 @@ def _run(args: argparse.Namespace) -> None:
     learned = warm_start(args.results, settings) if args.resume is None else []
     folder = SweepFolder(args.results, settings.name)
     folder.create()
-    with Uploads(folder, _say):
+    with folder.driven(), Uploads(folder, _say):
         _sweep(args, started, settings, corpus, learned, folder)
 
 
 def _room(folder: SweepFolder, slots: int) -> int:
     """Bytes that results may still take on the driver's disk, beside what it takes to save every trial and stop."""
-    return shutil.disk_usage(folder.path).free - _RESERVE - slots * _CHECKPOINT
+    checkpoints = 0 if is_remote(folder.place) else slots * _CHECKPOINT
+    return shutil.disk_usage(folder.path).free - _RESERVE - checkpoints
+
+
+def _start(args: argparse.Namespace, folder: SweepFolder) -> tuple[str, Resources]:
+    """Starts Ray, or joins a cluster on which nothing is wrong; where, and what there is for trials.
+
+    Raises:
+        UserError: something is wrong.
+    """
+    where = start_ray(args.address)
+    joined = known_address(args.address) not in (None, LOCAL)
+    if joined:
+        nodes.require_sound(folder.place, args.force, _say)
+    resources = find_resources(args.trials_per_gpu, args.max_concurrent, joined, _say)
+    if _room(folder, resources.slots) <= 0:
+        ray.shutdown()
+        raise UserError(f"{folder.path}: the disk is nearly full; make room, or pass another --results.")
+    return where, resources
 
 
 def _sweep(
@@ -85,16 +105,13 @@ def _sweep(
     learned: list[Earlier],
     folder: SweepFolder,
 ) -> None:
-    where = start_ray(args.address)
-    if known_address(args.address) not in (None, LOCAL):
-        nodes.require_sound(folder.place, args.force, _say)
-    resources = find_resources(args.trials_per_gpu, args.max_concurrent, _say)
+    where, resources = _start(args, folder)
     _say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report, *(given.report for given in learned))
     earlier = folder.read_summary() if args.resume else {}
     clock = Clock(started, earlier)
     requested = args.trials or earlier.get("trials", {}).get("requested") or DEFAULT_TRIALS
-    study = Study(folder.journal, settings, requested, learned)
     room = partial(_room, folder, resources.slots)
+    study = Study(folder.journal, settings, requested, learned)
     stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / study.requested, room)
     train, spec = corpus.splits["train"], corpus.spec
     moments = moments_of(train, spec)
@@ -106,6 +123,8 @@ def _sweep(
     board = Board(folder.tensorboard)
     view = LiveView(study, rungs(settings.max_epochs), resources.slots, stop.left)
     callback = SweepCallback(study, folder, view, board, clock, resources.slots, baseline, stop.bettered)
+    if args.resume is not None:
+        callback.catch_up()
     callback.write()
     if callback.best is not None:
         stop.bettered()  # by an earlier start
@@ -115,6 +134,7 @@ def _sweep(
         with view:
             _search(study, corpus, folder, resources, stop, callback)
         study.put_off()
+        callback.catch_up()
         callback.tidy()
         callback.write()
         if settings.final_seeds > 1 and not stop.interrupted:
@@ -122,6 +142,7 @@ def _sweep(
             adopt(train_finals(study, folder, corpus, resources, final_stop), callback, settings.min_kl)
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on Ctrl-C ends the command
     torch.set_num_threads(os.cpu_count() or 1)
     finish(callback, folder, corpus, board, settings.min_kl)
     if stop.impatient:
@@ -157,15 +178,18 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
     args = parse(words)
+    return exit_code(lambda: _run_somewhere(args, words))
+
+
+def _run_somewhere(args: argparse.Namespace, words: list[str]) -> None:
+    """On a cluster that `ray up` has brought up from here, which tells what is wrong with the command; or here."""
     if args.cluster is None and known_address(args.address) is None and is_up(DEFAULT_CLUSTER):
         args.cluster = DEFAULT_CLUSTER
-    if args.cluster is not None:
-        return exit_code(lambda: _run_there(args, words))
-    return exit_code(lambda: _run(args))
-
-
-def _run_there(args: argparse.Namespace, words: list[str]) -> None:
-    """Has a cluster run the command; what is wrong with it is told from there."""
+    if args.cluster is None and args.watch is not None:
+        raise UserError("--watch needs the cluster that the job was submitted to: pass --cluster FILE.")
+    if args.cluster is None:
+        _run(args)
+        return
     if args.watch is not None:
         watch(args.cluster, args.watch)
         return

@@ -18,6 +18,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
         scheduler: says which trial is next.
         stopping: whether the sweep is asked to stop; then nothing more is proposed.
         newest_checkpoint: its place, of a trial that was begun before, by the prefix of its folders; or None.
+        most: trials handed out at a time; None: as many as Ray asks for.
     """
 
     def __init__(
@@ -25,14 +26,18 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
         scheduler: Asha,
         stopping: Callable[[], bool],
         newest_checkpoint: Callable[[str], str | None],
+        most: int | None = None,
     ) -> None:
         super().__init__()
+        self._most = most
         self._scheduler, self._stopping, self._newest_checkpoint = scheduler, stopping, newest_checkpoint
         self._study = scheduler.study
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The config of the next trial; None while one that runs may bring more, then FINISHED."""
+        if self._most is not None and len(self._numbers) >= self._most:
+            return None
         record = self._scheduler.next()
         if record is not None:
             self._numbers[trial_id] = record.number
@@ -58,7 +63,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A stay is over; a trial that has not ended is completed or put off, its checkpoint is on disk now."""
         del result
-        record = self._study.records[self._numbers.pop(trial_id)]
+        number = self._numbers.pop(trial_id, None)
+        if number is None:  # Ray tells of it twice where an end goes wrong
+            return
+        record = self._study.records[number]
         if record.ended:
             return
         if not error and record.epoch >= self._study.settings.max_epochs:

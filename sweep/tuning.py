@@ -13,6 +13,7 @@ import ray
 import yaml
 from ray import tune
 from ray._private.utils import read_ray_address
+from ray.autoscaler.sdk import request_resources
 
 from sweep.checkpoints import Checkpoints
 from sweep.study import Settings
@@ -74,29 +75,34 @@ class Resources:
     per_trial: dict[str, float]
     slots: int
     where: str
+    most: int | None = None  # that the searcher is to hand out at a time, where Ray does not see to it
 
 
-def find_resources(trials_per_gpu: int, most: int | None, wait: Callable[[str], None]) -> Resources:
+def find_resources(trials_per_gpu: int, most: int | None, joined: bool, wait: Callable[[str], None]) -> Resources:
     """GPUs shared by a few trials each; without GPUs a core a trial.
 
     Args:
         trials_per_gpu: that share one.
         most: trials at a time; None: all that fit.
+        joined: whether this is a cluster, and not Ray on this machine alone.
         wait: told what is waited for, where a cluster has no workers yet.
 
     Raises:
         UserError: none came.
     """
-    found = _await_workers(wait)
+    found = _await_workers(wait) if joined else ray.cluster_resources()
     gpus, cores = int(found.get("GPU", 0)), max(1, int(found.get("CPU", 1)))
     slots = gpus * trials_per_gpu if gpus else cores
     share = {"cpu": min(1.0, cores / slots), "gpu": 1.0 / trials_per_gpu} if gpus else {"cpu": 1.0}
-    if most is not None and most < slots:
+    limit = min(most, slots) if most is not None and joined else None
+    if limit is not None:
+        slots = limit  # a share of all nodes would fit on none
+    elif most is not None and most < slots:
         slots = most
         share["cpu"] = max(1.0, cores // most)  # so that Ray runs no more at a time
         share |= {"gpu": gpus / most} if gpus else {}
     machine = f"{cores} CPU core{'s' * (cores > 1)}, {gpus or 'no'} GPU{'s' * (gpus > 1)}"
-    return Resources(share, slots, f"{machine}; {slots} trial{'s' * (slots > 1)} at a time")
+    return Resources(share, slots, f"{machine}; {slots} trial{'s' * (slots > 1)} at a time", limit)
 
 
 def _await_workers(wait: Callable[[str], None]) -> dict[str, float]:
@@ -105,13 +111,16 @@ def _await_workers(wait: Callable[[str], None]) -> dict[str, float]:
         return promised
     deadline = time.monotonic() + _WORKERS_SECONDS
     found: dict[str, float] = ray.cluster_resources()
-    if not found.get("CPU"):
+    if waiting := not found.get("CPU"):
         wait("waiting for workers to join the cluster")
+        request_resources(num_cpus=1)
     while not found.get("CPU"):
         if time.monotonic() > deadline:
             raise UserError("no worker has joined the cluster; `ray status` on its head says why.")
         time.sleep(1.0)
         found = ray.cluster_resources()
+    if waiting:
+        request_resources(num_cpus=0)  # from now on the trials ask
     return found
 
 

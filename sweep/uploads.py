@@ -4,15 +4,17 @@ Trials write their checkpoints to the store themselves; all else is written in a
 which this copies what has changed. `--resume` fetches it, on whatever machine.
 """
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sweep.journal import whole_lines
+from sweep.journal import snapshot_of, whole_lines
 from sweep.results import SweepFolder
+from vae.checkpoint import METRICS
 from vae.errors import UserError
 from vae.files import write_atomically
 from vae.store import LATEST, Store, is_remote
@@ -76,11 +78,11 @@ class Uploads:
         """Copies what has changed; says when the store begins to refuse, and when it no longer does."""
         try:
             self._copy(store)
-        except UserError as error:
+        except (UserError, OSError) as error:
             if not self._refused:
                 self._tell(f"results wait in {self._folder.path}: {error}")
             self._refused = True
-            return error
+            return error if isinstance(error, UserError) else UserError(str(error))
         if self._refused:
             self._tell(f"results are in {store.place} again")
         self._refused = False
@@ -99,30 +101,38 @@ class Uploads:
             store.write(name, data)
             self._there[name] = marks
 
-    def _files(self) -> Iterator[tuple[str, Path]]:
-        """What the sweep has written, but for scratch files; the journal comes last, and is never ahead of the rest."""
-        found = sorted(self._folder.path.rglob("*"), key=lambda path: path == self._folder.journal)
-        for path in found:
-            name = path.relative_to(self._folder.results)
-            if path.is_file() and not any(part.startswith(".") for part in name.parts):
-                yield name.as_posix(), path
+    def _files(self) -> list[tuple[str, Path]]:
+        """What the sweep has written, but for scratch files and the journal's snapshot.
+
+        Last come the metrics of the best, which tell that it is whole, and the journal, which tells of all.
+        """
+        found: list[Path] = []
+        for top, inner, names in os.walk(self._folder.path):
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            found += [Path(top, name) for name in names if not name.startswith(".")]
+        late = (self._folder.best / METRICS, self._folder.journal)
+        kept = [path for path in found if path not in (*late, snapshot_of(self._folder.journal))]
+        kept += [path for path in late if path in found]
+        return [(path.relative_to(self._folder.results).as_posix(), path) for path in kept]
 
 
 def fetch(folder: SweepFolder) -> None:
     """Brings a sweep's files from its object store, if it is in one, but for trials' checkpoints.
 
-    What this machine knows that the store does not yet have stays.
+    What this machine knows that the store does not yet have stays, and so does all while a sweep runs from here.
 
     Raises:
         UserError: the store can't be reached.
     """
-    if not is_remote(folder.place):
+    if not is_remote(folder.place) or folder.is_driven():
         return
     store = Store(folder.place)
     journal = store.read(f"{folder.name}/{folder.journal.name}")
-    if journal is None or (folder.journal.exists() and folder.journal.read_bytes().startswith(journal)):
+    here = folder.journal.read_bytes() if folder.journal.exists() else b""
+    if journal is None or (len(here) > len(journal) and here.startswith(journal)):
         return
     for name in store.files(folder.name):
         part = name.removeprefix(f"{folder.name}/").partition("/")[0]
-        if part not in ("trials", "finals") and (data := store.read(name)) is not None:
+        if part not in ("trials", "finals", folder.journal.name) and (data := store.read(name)) is not None:
             write_atomically(folder.results / name, data)
+    write_atomically(folder.journal, journal)  # last: where it is, all is

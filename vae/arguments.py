@@ -87,8 +87,8 @@ def chosen_directory(args: argparse.Namespace) -> Path:
         return _fetch_best(Store(args.results), args.sweep)
     results = Path(args.results)
     if args.sweep is None and (results / LATEST).is_file():  # of a cluster that has its results elsewhere
-        place, _, name = (results / LATEST).read_text().rpartition("/")
-        return _fetch_best(Store(place), name)
+        place, _, _ = (results / LATEST).read_text().rpartition("/")
+        return _fetch_best(Store(place), None)
     if args.sweep is None:
         return newest_best(results)
     best: Path = results / args.sweep / "best"
@@ -100,11 +100,11 @@ def chosen_directory(args: argparse.Namespace) -> Path:
 def _fetch_best(store: Store, name: str | None) -> Path:
     """A copy of `best/` of a sweep in an object store, or of the newest that has one."""
     latest = (store.read(LATEST) or b"").decode()
-    names = [name] if name is not None else [latest, *reversed(store.folders())]
-    for sweep in filter(None, names):
-        if store.read(f"{sweep}/best/{METRICS}") is not None:
-            store.fetch(f"{sweep}/best", copy_of(store.place))
-            return copy_of(store.place) / sweep / "best"
+    times = {sweep: store.modified(f"{sweep}/best/{METRICS}") for sweep in ([name] if name else store.folders())}
+    found = max((sweep for sweep in times if times[sweep]), key=lambda s: (s == latest, times[s]), default=None)
+    if found is not None:
+        store.fetch(f"{found}/best", copy_of(store.place))
+        return copy_of(store.place) / found / "best"
     there = ", ".join(sweep for sweep in store.folders() if not sweep.startswith("."))
     asked = "" if name is None else f" {name!r}"
     raise UserError(f"{store.place}: no sweep{asked} with a best checkpoint; there are: {there or 'none'}.")

@@ -37,6 +37,10 @@ def copy_of(place: str) -> Path:
     return cache_folder() / "results" / f"{words}-{hashlib.sha256(place.rstrip('/').encode()).hexdigest()[:8]}"
 
 
+class StoreError(UserError):
+    """A place that cannot be reached, or does not take what is written: nothing that the content is to blame for."""
+
+
 class Store:
     """A folder, wherever it is; names within it have slashes.
 
@@ -45,7 +49,7 @@ class Store:
         patience: seconds for which an object store that can't be reached is tried again.
 
     Raises:
-        UserError: no such place can be, or it cannot be reached; so do all methods.
+        StoreError: no such place can be, or it cannot be reached; so do all methods.
     """
 
     def __init__(self, place: Path | str, patience: float = 60.0) -> None:
@@ -71,7 +75,7 @@ class Store:
                 raise
             except (OSError, ValueError) as error:
                 if _known(error) or time.monotonic() + pause > deadline:
-                    raise UserError(f"{self.place}: {reason(error)}") from None
+                    raise StoreError(f"{self.place}: {reason(error)}") from None
             time.sleep(pause)
             pause = min(2.0 * pause, _LONGEST_PAUSE)
 
@@ -123,6 +127,11 @@ class Store:
                 stream.write(data)
 
         self._do(write)
+
+    def modified(self, name: str) -> float:
+        """When a file was written, in seconds since 1970; 0 if it is absent."""
+        info = self._do(lambda: self._fs.get_file_info(self._at(name)))
+        return float(info.mtime_ns or 0) / 1e9
 
     def remove(self, name: str) -> None:
         """Removes a folder within, if it is there."""

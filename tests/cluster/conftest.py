@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lab import ROOT, Lab, missing
+from lab import ROOT, Host, Lab, missing
 from sweeping import wait_for
 
 from benchmarks.common import made_songs
@@ -46,11 +46,17 @@ def on_prem(lab: Lab) -> Iterator[str]:
     config["head_start_ray_commands"][-1] += SMALL_STORE
     config["worker_start_ray_commands"][-1] += f"{SMALL_STORE} --num-cpus=2"
     laptop = lab["laptop"]
+    _clone(laptop)
     (laptop.home / "on-prem.yaml").write_text(yaml.safe_dump(config))
     laptop.run("ray get-auth-token --generate && chmod 600 ~/.ray/auth_token")
-    laptop.run(f"cd {ROOT} && ray up -y ~/on-prem.yaml", RAY_UP_enable_autoscaler_v2="0")
+    laptop.run("cd ~/music && ray up -y ~/on-prem.yaml", RAY_UP_enable_autoscaler_v2="0")
     yield "~/on-prem.yaml"
-    laptop.run(f"cd {ROOT} && ray down -y ~/on-prem.yaml")
+    laptop.run("cd ~/music && ray down -y ~/on-prem.yaml")
+
+
+def _clone(laptop: Host) -> None:
+    """Puts the project where a user has it."""
+    laptop.run(f"rsync -a --exclude .venv --exclude .git --exclude results {ROOT}/ ~/music/")
 
 
 def _replaced(lines: list[str], words: dict[str, str]) -> list[str]:
@@ -97,7 +103,7 @@ def aws(lab: Lab) -> Path:
     a minute.
     """
     laptop = lab["laptop"]
-    laptop.run(f"rsync -a --exclude .venv --exclude .git --exclude results {ROOT}/ ~/music/")
+    _clone(laptop)
     exports = "".join(f"export {name}={value}\n" for name, value in AWS.items())
     (laptop.home / ".bashrc").write_text(exports)
     (laptop.home / "moto.log").touch()

@@ -37,7 +37,10 @@ def missing() -> str | None:
     if sys.platform != "linux" or os.geteuid() != 0:
         return "the lab needs root on Linux"
     absent = [name for name in NEEDED if shutil.which(name) is None]
-    return f"the lab needs {', '.join(absent)}: see .ci/run" if absent else None
+    if absent:
+        return f"the lab needs {', '.join(absent)}: see .ci/run"
+    tried = subprocess.run(["unshare", "--net", "--mount", "true"], check=False, capture_output=True, text=True)
+    return f"the lab needs namespaces: {tried.stderr.strip()}" if tried.returncode else None
 
 
 def _do(*words: str) -> None:
