@@ -1,5 +1,6 @@
 """Sweeps as a user starts them, and what trials report."""
 
+import contextlib
 import csv
 import os
 import subprocess
@@ -36,15 +37,16 @@ def start(*arguments, cwd=ROOT, final_seeds=1, output=None):
     """
     finals = [] if final_seeds is None else ["--final-seeds", final_seeds]
     command = [sys.executable, "-m", "sweep.run", *map(str, [*arguments, *finals])]
-    return subprocess.Popen(
-        command,
-        cwd=cwd,
-        stdout=subprocess.PIPE if output is None else output.open("w"),
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"},
-    )
+    with contextlib.nullcontext(subprocess.PIPE) if output is None else output.open("w") as told:
+        return subprocess.Popen(
+            command,
+            cwd=cwd,
+            stdout=told,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"},
+        )
 
 
 def run(*arguments, cwd=ROOT, final_seeds=1):

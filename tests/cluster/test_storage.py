@@ -90,6 +90,7 @@ def test_a_disk_that_fills_up_stops_the_sweep_with_what_to_do(small_disk, chords
     assert "Traceback" not in output
     assert "the disk is nearly full, so the sweep has stopped; make room, then go on with --resume full" in output
     filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=1g", small_disk], check=True)
     code, output = run("--resume", "full", *options)
     assert code == 0, output
     assert len(_rows(small_disk, "full")) == 12
