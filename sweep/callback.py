@@ -24,6 +24,7 @@ from vae.store import fetched
 KEPT_TRIALS = 5
 """Checkpoints of ended trials that are kept: the top few of the sweep; and those of which final runs are made."""
 _AGAIN_SECONDS = 10.0
+"""Between tries to read what a store refused to give, at least."""
 SAVE_SECONDS = 300.0
 """Longest that a trial trains unsaved between rungs."""
 

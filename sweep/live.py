@@ -33,6 +33,12 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def say(*lines: str) -> None:
+    """Prints lines at once, though nobody may be at a terminal."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
 class View(ABC):
     """Something that is drawn again and again: one panel on a terminal, else a line every few seconds."""
 

@@ -95,7 +95,7 @@ def problems(place: str) -> list[str]:
     except UserError as error:
         return [str(error)]
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    told = {node["NodeID"]: _ask(node["NodeID"], place, mark) for node in nodes}
+    told = {node["NodeID"]: _ask(node["NodeID"], store.place, mark) for node in nodes}
     found: list[str] = []
     known: list[Facts] = []
     for node in nodes:

@@ -19,10 +19,11 @@ from datetime import datetime
 from pathlib import Path
 
 from sweep.cluster_file import read_cluster, results_of
+from sweep.live import say
 from sweep.results import SweepFolder
 from vae.errors import UserError
 from vae.files import cache_folder, write_atomically
-from vae.store import LATEST, is_remote
+from vae.store import is_remote, point_elsewhere
 
 DEFAULT_CLUSTER = Path("cluster.yaml")
 
@@ -86,9 +87,9 @@ def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
     command = f"cd {PROJECT} && exec python -m sweep.run {_quoted(words)}"
     script = f"ray job submit --address {_JOBS} --no-wait --submission-id {job} -- bash -c {shlex.quote(command)}"
     _there(cluster, f"{script} > ~/.submitted 2>&1 || {{ cat ~/.submitted; false; }}")
-    _say(f"submitted to the cluster of {cluster}; Ctrl-C leaves it running")
+    say(f"submitted to the cluster of {cluster}; Ctrl-C leaves it running")
     if is_remote(results):
-        write_atomically(Path("results") / LATEST, f"{results}/{name}".encode())
+        point_elsewhere(Path("results"), results, name)
     watch(cluster, job)
     if not is_remote(results):
         _fetch(cluster, f"{results}/{name}", SweepFolder("results", name))
@@ -103,7 +104,7 @@ def _fetch(cluster: Path, place: str, folder: SweepFolder) -> None:
         for name in ("best/", "tensorboard/", "summary.json", "trials.csv", "study.log"):
             (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
             sdk.rsync(str(cluster), source=f"{place}/{name}", target=f"{folder.path}/{name}", down=True)
-    _say(f"copied to {folder.path}")
+    say(f"copied to {folder.path}")
 
 
 def _without(words: list[str], option: str) -> list[str]:
@@ -121,19 +122,14 @@ def watch(cluster: Path, job: str) -> None:
         UserError: the cluster can't be reached, or the job failed.
     """
     again = f"python -m sweep.run --cluster {cluster} --watch {job}"
-    _say(f"watch it again: {again}")
+    say(f"watch it again: {again}")
     logs = f"PYTHONUNBUFFERED=1 ray job logs --address {_JOBS} --follow {job} 2>&1"
     logs += f" | grep --line-buffered -vE {shlex.quote(_CHATTER)}"
     status = f"ray job status --address {_JOBS} {job} 2>&1 | grep -qi succeeded"
     try:
         _there(cluster, f"{logs}; {status}", "the sweep failed there, or the connection did")
     except KeyboardInterrupt:
-        _say(f"\nit goes on there; watch it again: {again}")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+        say(f"\nit goes on there; watch it again: {again}")
 
 
 def _quoted(words: Sequence[str]) -> str:
@@ -183,4 +179,6 @@ def _told(cluster: Path, failed: str) -> Iterator[None]:
             yield
     except (Exception, SystemExit) as error:  # of the launcher, of ssh, of a cloud's client
         text = " ".join(str(error).split())
-        raise UserError(f"--cluster {cluster}: {failed} ({text:.200}); is it up (`ray up {cluster}`)?") from None
+        raise UserError(
+            f"--cluster {cluster}: {failed} ({text:.200}); is it up (`ray up {cluster}`)? Or: --address local."
+        ) from None

@@ -15,7 +15,7 @@ from sweep.study import Study, TrialRecord
 from sweep.versions import versions
 from vae.errors import UserError
 from vae.files import write_atomically
-from vae.store import LATEST, Store, copy_of, is_remote
+from vae.store import LATEST, Store, copy_of, is_remote, pointed_elsewhere
 
 _LOCK = ".lock"
 BEST_KEYS = ("trial", "params", "epoch", "feasible", "val_elbo", "kl", "code_gain", "active_units")
@@ -122,8 +122,8 @@ def newest(results: str) -> tuple[str, str]:
     latest = Path(results) / LATEST
     if is_remote(results):
         place, name = results, (Store(results).read(LATEST) or b"").decode()
-    elif latest.is_file():  # of a cluster that has its results elsewhere
-        place, _, name = latest.read_text().rpartition("/")
+    elif (elsewhere := pointed_elsewhere(Path(results))) is not None:  # a cluster's
+        place, name = elsewhere
     else:
         place, name = results, latest.resolve().name if latest.exists() else ""
     if not name:

@@ -18,7 +18,7 @@ from sweep.callback import Clock, SweepCallback
 from sweep.earlier import Earlier
 from sweep.final import finish
 from sweep.finals import adopt, train_finals
-from sweep.live import LiveView, duration
+from sweep.live import LiveView, duration, say
 from sweep.prepare import default_name, prepare
 from sweep.remote import DEFAULT_CLUSTER, is_up, submit, watch
 from sweep.results import SweepFolder
@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace) -> None:
     learned = warm_start(args.results, settings) if args.resume is None else []
     folder = SweepFolder(args.results, settings.name)
     folder.create()
-    with folder.driven(), Uploads(folder, _say):
+    with folder.driven(), Uploads(folder, say):
         _sweep(args, started, settings, corpus, learned, folder)
 
 
@@ -89,8 +89,8 @@ def _start(args: argparse.Namespace, folder: SweepFolder) -> tuple[str, Resource
     where = start_ray(args.address)
     joined = known_address(args.address) not in (None, LOCAL)
     if joined:
-        nodes.require_sound(folder.place, args.force, _say)
-    resources = find_resources(args.trials_per_gpu, args.max_concurrent, joined, _say)
+        nodes.require_sound(folder.place, args.force, say)
+    resources = find_resources(args.trials_per_gpu, args.max_concurrent, joined, say)
     if _room(folder, resources.slots) <= 0:
         ray.shutdown()
         raise UserError(f"{folder.path}: the disk is nearly full; make room, or pass another --results.")
@@ -106,7 +106,7 @@ def _sweep(
     folder: SweepFolder,
 ) -> None:
     where, resources = _start(args, folder)
-    _say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report, *(given.report for given in learned))
+    say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report, *(given.report for given in learned))
     earlier = folder.read_summary() if args.resume else {}
     clock = Clock(started, earlier)
     requested = args.trials or earlier.get("trials", {}).get("requested") or DEFAULT_TRIALS
@@ -119,7 +119,7 @@ def _sweep(
         "marginal_elbo": marginal_elbo(moments, corpus.splits["valid"], spec),
         "marginal_test_elbo": marginal_elbo(moments, corpus.splits["test"], spec),
     }
-    _say(f"baseline: {baseline['marginal_elbo']:.3f} nats a step on validation, keys independent, no model")
+    say(f"baseline: {baseline['marginal_elbo']:.3f} nats a step on validation, keys independent, no model")
     board = Board(folder.tensorboard)
     view = LiveView(study, rungs(settings.max_epochs), resources.slots, stop.left)
     callback = SweepCallback(study, folder, view, board, clock, resources.slots, baseline, stop.bettered)
@@ -146,7 +146,7 @@ def _sweep(
     torch.set_num_threads(os.cpu_count() or 1)
     finish(callback, folder, corpus, board, settings.min_kl)
     if stop.impatient:
-        _say(f"nothing better in the last {args.patience:.3g} of the budget (--patience)")
+        say(f"nothing better in the last {args.patience:.3g} of the budget (--patience)")
     if stop.full or final_stop.full:
         raise UserError(
             f"{folder.path}: the disk is nearly full, so the sweep has stopped; make room, then go on with "
@@ -154,8 +154,8 @@ def _sweep(
         )
     left = _left(study, stop, final_stop)
     if left is not None:
-        _say(f"{left}; go on with: python -m sweep.run --resume {settings.name}")
-    _say(f"took {duration(time.time() - started)}")
+        say(f"{left}; go on with: python -m sweep.run --resume {settings.name}")
+    say(f"took {duration(time.time() - started)}")
 
 
 def _left(study: Study, stop: Stop, final_stop: Stop) -> str | None:
@@ -167,11 +167,6 @@ def _left(study: Study, stop: Stop, final_stop: Stop) -> str | None:
     if stop.interrupted or stop.impatient or study.counts()["paused"]:
         return "not all trials ended"
     return None
-
-
-def _say(*lines: str) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from vae.checkpoint import METRICS
 from vae.corpus import Corpus, load_corpus
 from vae.errors import UserError
-from vae.store import LATEST, Store, copy_of, is_remote
+from vae.store import LATEST, Store, copy_of, is_remote, pointed_elsewhere
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,9 +86,8 @@ def chosen_directory(args: argparse.Namespace) -> Path:
     if is_remote(args.results):
         return _fetch_best(Store(args.results), args.sweep)
     results = Path(args.results)
-    if args.sweep is None and (results / LATEST).is_file():  # of a cluster that has its results elsewhere
-        place, _, _ = (results / LATEST).read_text().rpartition("/")
-        return _fetch_best(Store(place), None)
+    if args.sweep is None and (elsewhere := pointed_elsewhere(results)) is not None:  # a cluster's
+        return _fetch_best(Store(elsewhere[0]), None)
     if args.sweep is None:
         return newest_best(results)
     best: Path = results / args.sweep / "best"

@@ -37,6 +37,19 @@ def copy_of(place: str) -> Path:
     return cache_folder() / "results" / f"{words}-{hashlib.sha256(place.rstrip('/').encode()).hexdigest()[:8]}"
 
 
+def point_elsewhere(results: Path, place: str, name: str) -> None:
+    """Has a folder of sweeps name one that is in an object store as its newest."""
+    write_atomically(results / LATEST, f"{place}/{name}".encode())
+
+
+def pointed_elsewhere(results: Path) -> tuple[str, str] | None:
+    """What `point_elsewhere` named, the place and the sweep; None if the newest is in the folder."""
+    if not (results / LATEST).is_file():
+        return None
+    place, _, name = (results / LATEST).read_text().rpartition("/")
+    return place, name
+
+
 class StoreError(UserError):
     """A place that cannot be reached, or does not take what is written: nothing that the content is to blame for."""
 

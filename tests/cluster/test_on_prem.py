@@ -3,9 +3,11 @@
 import csv
 import json
 import shlex
+from pathlib import Path
 
 from sweeping import wait_for
 
+ALONE = Path.home() / "alone"  # which each host has for itself
 SMALL = "--max-epochs 9 --epoch-steps 8000 --family dense --final-seeds 1"
 
 
@@ -110,10 +112,10 @@ def test_the_doctor_finds_nothing_where_results_are_shared_and_names_nodes_where
     wait_for(lambda: _joined(lab, on_prem, 2))
     output = _doctor(lab, on_prem, f"--results {lab.shared}")
     assert "3 nodes: nothing wrong found" in output, output
-    output = _doctor(lab, on_prem, "--results /root/alone")
+    output = _doctor(lab, on_prem, f"--results {ALONE}")
     for name in ("w1", "w2"):
-        assert f"{name}: /root/alone is not shared" in output, output
-    process = sweep(lab, f"--trials 2 {SMALL} --results /root/alone --name alone", on_prem)
+        assert f"{name}: {ALONE} is not shared" in output, output
+    process = sweep(lab, f"--trials 2 {SMALL} --results {ALONE} --name alone", on_prem)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output
     assert "is not shared: what one node writes there, another does not find" in output
