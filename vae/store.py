@@ -115,8 +115,11 @@ class Store:
         """A file; None if it is absent."""
 
         def read() -> bytes:
-            with self._fs.open_input_stream(self._at(name)) as stream:
-                return bytes(stream.read())
+            while True:
+                with self._fs.open_input_stream(self._at(name)) as stream:
+                    data = bytes(stream.read())
+                if len(data) == self._fs.get_file_info(self._at(name)).size:
+                    return data  # else it was replaced in between, and cut at its former length
 
         try:
             return self._do(read)
