@@ -41,4 +41,4 @@ def test_holes_between_what_lives_on_are_given_back():
 
 
 if __name__ == "__main__":
-    print(freed_by_release())
+    sys.stdout.write(f"{freed_by_release()}\n")
