@@ -12,7 +12,7 @@ from sweep.results import SweepFolder
 from sweep.space import fitting_families
 from sweep.study import FINAL_SEEDS, Settings
 from sweep.uploads import fetch
-from vae.corpus import Corpus, load_corpus
+from vae.corpus import Corpus, load_corpus, read_saved
 from vae.errors import UserError
 
 
@@ -51,11 +51,11 @@ def _read_settings(args: argparse.Namespace, journal: Path) -> Settings:
     )
 
 
-def _fetched(results: str, name: str) -> Path:
-    """The journal of a sweep, brought here if it is in an object store; absent if there is no such sweep."""
+def _fetched(results: str, name: str) -> SweepFolder:
+    """The folder of a sweep, brought here if it is in an object store; without a journal if there is no such sweep."""
     folder = SweepFolder(results, name)
     fetch(folder)
-    return folder.journal
+    return folder
 
 
 def prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
@@ -63,18 +63,22 @@ def prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
     if args.resume is None:
         corpus = load_corpus(args.data, args.encoding, args.steps_per_beat, args.steps_per_bar)
         settings = _new_settings(args, corpus)
-        if _fetched(args.results, settings.name).exists():
+        if _fetched(args.results, settings.name).journal.exists():
             raise UserError(
                 f"{args.results}/{settings.name}: a sweep of this name exists; go on with it by "
                 f"--resume {settings.name}, or pass another --name."
             )
         return settings, corpus
-    settings = _read_settings(args, _fetched(args.results, args.resume))
+    folder = _fetched(args.results, args.resume)
+    settings = _read_settings(args, folder.journal)
     spec = settings.spec
-    encoding = spec.encoding if spec.is_music else None
     if "data" in args.changed:  # the same, but elsewhere
         settings = replace(settings, data=str(Path(args.data).resolve()))
-    corpus = load_corpus(settings.data, encoding, spec.steps_per_beat, spec.steps_per_bar)
+    encoding = spec.encoding if spec.is_music else None
+    if folder.data.exists() and "data" not in args.changed:
+        corpus = read_saved(folder.data)
+    else:
+        corpus = load_corpus(settings.data, encoding, spec.steps_per_beat, spec.steps_per_bar)
     if corpus.fingerprint != settings.fingerprint:
         raise UserError(f"{settings.data}: has changed since the sweep {settings.name} began; start a new one.")
     return settings, corpus

@@ -31,6 +31,7 @@ PROJECT = "~/music-vae-sweep"
 """Where cluster files put the project on every node."""
 _DATA = "~/sweep-data"
 _JOBS = "http://127.0.0.1:8265"  # as the head sees its own dashboard
+_STAMP = r"-\d{4}-\d{6}$"  # of a job, after its sweep's name
 _CHATTER = "Job submission server address|job_manager.py|Running entrypoint|WebSocket closed"
 
 
@@ -73,13 +74,7 @@ def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
     Raises:
         UserError: the cluster can't be reached, or the sweep fails there.
     """
-    cluster: Path = args.cluster
-    config = read_cluster(cluster)
-    results = args.results if "results" in args.changed else results_of(config)
-    if results is None:
-        raise UserError(
-            f"--cluster {cluster}: sets no SWEEP_RESULTS; pass --results, a place that all its nodes reach."
-        )
+    cluster, results = args.cluster, _results(args)
     job = f"{name}-{datetime.now().astimezone():%m%d-%H%M%S}"
     place = _sent(cluster, args.data) if "data" in args.changed else args.data
     words = [*_without(words, "--cluster"), *(["--data", place] if place != args.data else [])]  # the last one counts
@@ -90,9 +85,26 @@ def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
     say(f"submitted to the cluster of {cluster}; Ctrl-C leaves it running")
     if is_remote(results):
         point_elsewhere(Path("results"), results, name)
-    watch(cluster, job)
-    if not is_remote(results):
-        _fetch(cluster, f"{results}/{name}", SweepFolder("results", name))
+    _watch(cluster, job, results)
+
+
+def watch(args: argparse.Namespace) -> None:
+    """Shows what a job has printed and prints, as `submit` did.
+
+    Raises:
+        UserError: the cluster can't be reached, or the sweep fails there.
+    """
+    _watch(args.cluster, args.watch, _results(args))
+
+
+def _results(args: argparse.Namespace) -> str:
+    """Where the cluster writes them."""
+    results: str | None = args.results if "results" in args.changed else results_of(read_cluster(args.cluster))
+    if results is None:
+        raise UserError(
+            f"--cluster {args.cluster}: sets no SWEEP_RESULTS; pass --results, a place that all its nodes reach."
+        )
+    return results
 
 
 def _fetch(cluster: Path, place: str, folder: SweepFolder) -> None:
@@ -100,6 +112,7 @@ def _fetch(cluster: Path, place: str, folder: SweepFolder) -> None:
     from ray.autoscaler import sdk
 
     folder.create()
+    folder.make_latest()
     with _told(cluster, f"the sweep has ended, but {place} could not be copied here"):
         for name in ("best/", "tensorboard/", "summary.json", "trials.csv", "study.log"):
             (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -115,12 +128,8 @@ def _without(words: list[str], option: str) -> list[str]:
     return [*words[:at], *words[at + 2 :]]
 
 
-def watch(cluster: Path, job: str) -> None:
-    """Shows what a job prints, from its beginning to its end.
-
-    Raises:
-        UserError: the cluster can't be reached, or the job failed.
-    """
+def _watch(cluster: Path, job: str, results: str) -> None:
+    """Shows what a job prints, from its beginning to its end; then copies here what it wrote into a folder there."""
     again = f"python -m sweep.run --cluster {cluster} --watch {job}"
     say(f"watch it again: {again}")
     logs = f"PYTHONUNBUFFERED=1 ray job logs --address {_JOBS} --follow {job} 2>&1"
@@ -130,6 +139,10 @@ def watch(cluster: Path, job: str) -> None:
         _there(cluster, f"{logs}; {status}", "the sweep failed there, or the connection did")
     except KeyboardInterrupt:
         say(f"\nit goes on there; watch it again: {again}")
+        return
+    if not is_remote(results):
+        name = re.sub(_STAMP, "", job)
+        _fetch(cluster, f"{results}/{name}", SweepFolder("results", name))
 
 
 def _quoted(words: Sequence[str]) -> str:

@@ -48,26 +48,36 @@ class SweepFolder:
         self.best = self.path / "best"
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tensorboard"
+        self.data = self.path / "data.npz"
         home = f"{self.place}/{name}" if is_remote(self.place) else str(self.path.absolute())
         self.trials = Checkpoints(f"{home}/trials")
         self.finals = Checkpoints(f"{home}/finals")
         self._ended: dict[int, str] = {}  # rows of `trials.csv` that do not change any more
 
     def create(self) -> None:
-        """Makes the folder and points `latest` to it.
+        """Makes the folder.
 
         Raises:
             UserError: it can't be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            scratch = self.results / f".latest-{os.getpid()}"
-            scratch.symlink_to(self.name)
-            scratch.replace(self.results / LATEST)
         except OSError as error:
             raise UserError(
                 f"{self.results}: results can't be written ({error.strerror}); pass another --results."
             ) from None
+
+    def make_latest(self) -> None:
+        """Points `latest` to it, in an object store too.
+
+        Raises:
+            UserError: the store can't be written.
+        """
+        if is_remote(self.place):
+            Store(self.place, patience=0.0).write(LATEST, self.name.encode())
+        scratch = self.results / f".latest-{os.getpid()}"
+        scratch.symlink_to(self.name)
+        scratch.replace(self.results / LATEST)
 
     @contextmanager
     def driven(self) -> Iterator[None]:

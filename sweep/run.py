@@ -26,11 +26,11 @@ from sweep.scheduler import Asha, rungs
 from sweep.searcher import StudySearcher
 from sweep.stop import Stop
 from sweep.study import Settings, Study
-from sweep.tuning import LOCAL, Resources, find_resources, known_address, run_trials, start_ray
+from sweep.tuning import Resources, find_resources, joins_cluster, known_address, run_trials, start_ray
 from sweep.uploads import Uploads
 from sweep.warm_start import warm_start
 from vae.bounds import marginal_elbo
-from vae.corpus import Corpus
+from vae.corpus import Corpus, save_corpus
 from vae.errors import UserError, exit_code
 from vae.models.likelihood import moments_of
 from vae.store import is_remote
@@ -71,6 +71,8 @@ def _run(args: argparse.Namespace) -> None:
     folder = SweepFolder(args.results, settings.name)
     folder.create()
     with folder.driven(), Uploads(folder, say):
+        if joins_cluster(args.address) or is_remote(folder.place):
+            save_corpus(corpus, folder.data)  # for `--resume` on a machine that lacks them
         _sweep(args, started, settings, corpus, learned, folder)
 
 
@@ -87,7 +89,7 @@ def _start(args: argparse.Namespace, folder: SweepFolder) -> tuple[str, Resource
         UserError: something is wrong.
     """
     where = start_ray(args.address)
-    joined = known_address(args.address) not in (None, LOCAL)
+    joined = joins_cluster(args.address)
     if joined:
         nodes.require_sound(folder.place, args.force, say)
     resources = find_resources(args.trials_per_gpu, args.max_concurrent, joined, say)
@@ -106,6 +108,7 @@ def _sweep(
     folder: SweepFolder,
 ) -> None:
     where, resources = _start(args, folder)
+    folder.make_latest()
     say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report, *(given.report for given in learned))
     earlier = folder.read_summary() if args.resume else {}
     clock = Clock(started, earlier)
@@ -142,7 +145,8 @@ def _sweep(
             adopt(train_finals(study, folder, corpus, resources, final_stop), callback, settings.min_kl)
     finally:
         ray.shutdown()
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on Ctrl-C ends the command
+        for number in (signal.SIGINT, signal.SIGTERM):  # from here on either ends the command
+            signal.signal(number, signal.default_int_handler)
     torch.set_num_threads(os.cpu_count() or 1)
     finish(callback, folder, corpus, board, settings.min_kl)
     if stop.impatient:
@@ -186,7 +190,7 @@ def _run_somewhere(args: argparse.Namespace, words: list[str]) -> None:
         _run(args)
         return
     if args.watch is not None:
-        watch(args.cluster, args.watch)
+        watch(args)
         return
     submit(words, args, args.resume or args.name or default_name(args.data))
 

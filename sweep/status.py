@@ -23,7 +23,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> None:
     folder = SweepFolder(*((args.results, args.name) if args.name else newest(args.results)))
-    fetch(folder)
+    fetch(folder, folder.summary.name)
     summary = folder.read_summary()
     if not summary:
         raise UserError(f"{folder.place}/{folder.name}: no sweep there; pass another NAME or --results.")

@@ -38,7 +38,7 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
         self._budget, self._patience, self._clock, self._share_ended = budget, patience, clock, share_ended
         self._bettered_at: float | None = None  # share of the budget
         self._asked_at: float | None = None
-        self._now = self._impatient = self.full = False
+        self._now = self._caught = self._impatient = self.full = False
         self._room = room
 
     def listen(self) -> None:
@@ -49,7 +49,8 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
     def catch(self, number: int, frame: FrameType | None) -> None:
         """Handles a signal: the first asks, the second insists."""
         del number, frame
-        self._now = self._asked_at is not None
+        self._now = self._caught
+        self._caught = True
         self._asked_at = self._asked_at or time.time()
         sys.stderr.write("\nstopping; every trial is kept (again to stop at once)\n")
 

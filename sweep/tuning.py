@@ -45,6 +45,11 @@ def known_address(address: str | None) -> str | None:
     return found
 
 
+def joins_cluster(address: str | None) -> bool:
+    """Whether a sweep runs on a cluster, and not by Ray on this machine alone."""
+    return known_address(address) not in (None, LOCAL)
+
+
 def start_ray(address: str | None) -> str:
     """Joins a cluster, or starts Ray on this machine; says which.
 
@@ -92,17 +97,12 @@ def find_resources(trials_per_gpu: int, most: int | None, joined: bool, wait: Ca
     """
     found = _await_workers(wait) if joined else ray.cluster_resources()
     gpus, cores = int(found.get("GPU", 0)), max(1, int(found.get("CPU", 1)))
-    slots = gpus * trials_per_gpu if gpus else cores
-    share = {"cpu": min(1.0, cores / slots), "gpu": 1.0 / trials_per_gpu} if gpus else {"cpu": 1.0}
-    limit = min(most, slots) if most is not None and joined else None
-    if limit is not None:
-        slots = limit  # a share of all nodes would fit on none
-    elif most is not None and most < slots:
-        slots = most
-        share["cpu"] = max(1.0, cores // most)  # so that Ray runs no more at a time
-        share |= {"gpu": gpus / most} if gpus else {}
+    fit = gpus * trials_per_gpu if gpus else cores
+    share = {"cpu": min(1.0, cores / fit), "gpu": 1.0 / trials_per_gpu} if gpus else {"cpu": 1.0}
+    slots = fit if most is None else min(most, fit)
     machine = f"{cores} CPU core{'s' * (cores > 1)}, {gpus or 'no'} GPU{'s' * (gpus > 1)}"
-    return Resources(share, slots, f"{machine}; {slots} trial{'s' * (slots > 1)} at a time", limit)
+    where = f"{machine}; {slots} trial{'s' * (slots > 1)} at a time"
+    return Resources(share, slots, where, slots if slots < fit else None)
 
 
 def _await_workers(wait: Callable[[str], None]) -> dict[str, float]:

@@ -7,7 +7,7 @@ which this copies what has changed. `--resume` fetches it, on whatever machine.
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +17,7 @@ from sweep.results import SweepFolder
 from vae.checkpoint import METRICS
 from vae.errors import UserError
 from vae.files import write_atomically
-from vae.store import LATEST, Store, is_remote
+from vae.store import Store, is_remote
 
 _SECONDS = 5.0
 """Between copies, at least."""
@@ -35,7 +35,7 @@ class Uploads:
         tell: says what a user should know, in a line.
 
     Raises:
-        UserError: at the beginning: the store can't be written. At the end: it still can't.
+        UserError: at the end: the store still can't be written.
     """
 
     def __init__(self, folder: SweepFolder, tell: Callable[[str], None]) -> None:
@@ -47,10 +47,9 @@ class Uploads:
         self._refused = False
 
     def __enter__(self) -> Self:
-        """Begins: the sweep is the latest of the store."""
+        """Begins."""
         if is_remote(self._folder.place):
             self._store = Store(self._folder.place, patience=0.0)
-            self._store.write(LATEST, self._folder.name.encode())
             self._thread.start()
         return self
 
@@ -116,8 +115,12 @@ class Uploads:
         return [(path.relative_to(self._folder.results).as_posix(), path) for path in kept]
 
 
-def fetch(folder: SweepFolder) -> None:
+def fetch(folder: SweepFolder, *names: str) -> None:
     """Brings a sweep's files from its object store, if it is in one, but for trials' checkpoints.
+
+    Args:
+        folder: of the sweep.
+        names: of the files beside the journal that are wanted; all if there are none.
 
     What this machine knows that the store does not yet have stays, and so does all while a sweep runs from here.
 
@@ -131,8 +134,15 @@ def fetch(folder: SweepFolder) -> None:
     here = folder.journal.read_bytes() if folder.journal.exists() else b""
     if journal is None or (len(here) > len(journal) and here.startswith(journal)):
         return
+    for name in [f"{folder.name}/{name}" for name in names] or _but_checkpoints(store, folder):
+        if (data := store.read(name)) is not None:
+            write_atomically(folder.results / name, data)
+    snapshot_of(folder.journal).unlink(missing_ok=True)  # of what this machine knew
+    write_atomically(folder.journal, journal)  # last: where it is, all is
+
+
+def _but_checkpoints(store: Store, folder: SweepFolder) -> Iterator[str]:
     for name in store.files(folder.name):
         part = name.removeprefix(f"{folder.name}/").partition("/")[0]
-        if part not in ("trials", "finals", folder.journal.name) and (data := store.read(name)) is not None:
-            write_atomically(folder.results / name, data)
-    write_atomically(folder.journal, journal)  # last: where it is, all is
+        if part not in ("trials", "finals", folder.journal.name):
+            yield name

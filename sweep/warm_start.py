@@ -40,7 +40,7 @@ def require_sweeps(results: Path | str, names: Iterable[str]) -> None:
     """
     for name in names:
         folder = SweepFolder(results, name)
-        fetch(folder)
+        fetch(folder, folder.summary.name)
         if not folder.journal.exists():
             raise UserError(f"--warm-start {name}: no sweep of this name; `ls {results}` shows the names.")
 

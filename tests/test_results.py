@@ -8,7 +8,10 @@ from vae import checkpoint
 
 
 def test_latest_points_to_the_newest(folder):
-    SweepFolder(folder.results, "newer").create()
+    newer = SweepFolder(folder.results, "newer")
+    newer.create()
+    assert not (folder.results / "latest").exists()  # it has not begun
+    newer.make_latest()
     assert (folder.results / "latest").resolve() == (folder.results / "newer").resolve()
 
 

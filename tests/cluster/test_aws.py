@@ -49,23 +49,25 @@ def nodes(lab, name):
 
 
 def test_the_three_commands_survive_a_lost_spot_machine_and_a_killed_driver(lab, aws):
+    """From no machine to three, whose GPUs are made up and shared by two trials each, and back to none."""
     laptop = lab["laptop"]
     made_songs(laptop.home / "chords.json", 300, 60)
     laptop.run(f"cd ~/{aws.name} && ray up -y cluster.yaml", 240)
     typed = f"cd ~/{aws.name} && exec python -m sweep.run"
     said = laptop.home / "said"
     process = laptop.start(f"{typed} --trials 20 --data ~/chords.json --name spot {SMALL} > ~/said 2>&1")
-    wait_for(lambda: len(nodes(lab, "spot")) == 2, process, 300)
+    wait_for(lambda: len(nodes(lab, "spot")) == 3, process, 300)
     lost = lab[next(iter(nodes(lab, "spot")))]
     lost.power_off()
     script(lab, _MACHINES, lost.address)
     before = epochs(lab, "spot")
-    wait_for(lambda: epochs(lab, "spot") > before, process, 240)  # on the other machine
+    wait_for(lambda: epochs(lab, "spot") > before, process, 240)  # on the others
     wait_for(lambda: "its node died" in said.read_text(), process)
     lab["i4"].run("pkill -9 -f 'python -m sweep.run'")
     process.communicate(timeout=120)
     assert process.returncode == 2, said.read_text()
     assert "sweep spot on the Ray cluster at" in said.read_text()
+    lab["i4"].run("rm -r ~/sweep-data")  # as on a head that is new
     output = laptop.run(f"{typed} --resume spot --force", 400)
     found = rows(lab, "spot")
     assert len(found) == 20

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from lab import missing
@@ -23,15 +24,17 @@ def test_a_sweep_killed_on_one_machine_is_resumed_on_another_and_played(bucket, 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     results = f"{bucket}/kept"
     store, copy = Store(results), copy_of(results)
+    music = Path(shutil.copy(chords, tmp_path))
     process = start(
-        *("--data", chords, "--results", results, "--name", "far", "--trials", 5, *SMALL),
+        *("--data", music, "--results", results, "--name", "far", "--trials", 5, *SMALL),
     )
     wait_for(lambda: store.read("far/best/model.safetensors") is not None, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert not (copy / "far" / "trials").exists()
     assert store.folders("far/trials/session-0")
-    shutil.rmtree(copy)  # the other machine has none
+    shutil.rmtree(copy)  # the other machine has none of it
+    music.unlink()
     code, output = run("--resume", "far", "--results", results)
     assert code == 0, output
     summary = json.loads(store.read("far/summary.json"))
