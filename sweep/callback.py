@@ -212,9 +212,10 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         """Drops the checkpoints of trials that ended, but for the best few."""
         kept = self._kept()
         ended = {record.number for record in self._study.records.values() if record.ended}
-        for number in ended - kept - self._dropped:  # those of earlier starts of the sweep too
-            self._folder.trials.drop(self._study.records[number].prefix)
-            self._dropped.add(number)
+        gone = ended - kept - self._dropped  # those of earlier starts of the sweep too
+        if gone:
+            self._folder.trials.drop(*(self._study.records[number].prefix for number in gone))
+        self._dropped |= gone
 
     def write(self, **further: Any) -> dict[str, Any]:
         """Rewrites `summary.json` and `trials.csv`.

@@ -37,11 +37,11 @@ class Checkpoints:
         """The names of the starts of the sweep."""
         return [name for name in self._store.folders() if name.startswith("session-")]
 
-    def _of(self, run: str) -> Iterator[str]:
-        """The names of all checkpoints of a run."""
+    def _of(self, *runs: str) -> Iterator[str]:
+        """The names of all checkpoints of some runs."""
         for session in self.sessions():
             for stay in self._store.folders(session):
-                if stay.startswith(run):
+                if stay.startswith(runs):
                     found = self._store.folders(f"{session}/{stay}")
                     yield from (f"{session}/{stay}/{name}" for name in found if name.startswith("checkpoint_"))
 
@@ -51,13 +51,13 @@ class Checkpoints:
         found = [(epoch, place) for place in places if (epoch := trained_epochs(place))]
         return max(found)[1] if found else None
 
-    def drop(self, run: str, keep: str | None = None) -> None:
-        """Removes the checkpoints of a run, but for one; not if a store refuses, for they do no harm.
+    def drop(self, *runs: str, keep: str | None = None) -> None:
+        """Removes the checkpoints of some runs, but for one; not if a store refuses, for they do no harm.
 
         Ray's own `num_to_keep` would write a snapshot of all trials.
         """
         try:
-            for name in self._of(run):
+            for name in self._of(*runs):
                 if self._store.at(name) != keep:
                     self._store.remove(name)
         except StoreError:

@@ -81,7 +81,8 @@ class _Finals(Searcher):  # type: ignore[misc]  # ray ships incomplete types
         run = self._runs.pop(0)
         self._live.add(trial_id)
         identity = {"folder": run.folder, "attempt": sum(run.crashes.values())}
-        return {**identity, "params": run.params, "seed": run.seed, "checkpoint": run.checkpoint}
+        start = {"checkpoint": run.checkpoint, "epoch": run.epoch}
+        return {**identity, "params": run.params, "seed": run.seed, **start}
 
     def put_back(self, run: FinalRun) -> None:
         """A run was cut off by a crash; it goes on from its newest checkpoint."""

@@ -58,6 +58,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
             "params": record.params,
             "seed": self._study.settings.seed,
             "checkpoint": found,
+            "epoch": record.epoch,  # the last that is known; the checkpoint may be of a later one
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -42,6 +42,7 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
     def _begin(self, config: dict[str, Any]) -> None:
         self._failure: str | None = None
         self._trainer: Trainer | None = None
+        self._unreported = False  # a rung that the checkpoint has been to
         try:
             model_config = Config.for_data(self._data.corpus.spec, config["params"])
             self._trainer = Trainer(
@@ -57,6 +58,8 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
         if config["checkpoint"] is not None:
             with fetched(config["checkpoint"]) as path:
                 self._trainer.restore(path)
+            known, trained = config["epoch"], self._trainer.epoch
+            self._unreported = any(known < rung <= trained for rung in self._rungs)
 
     def step(self) -> dict[str, Any]:
         """Trains to the next rung, or for `REPORT_SECONDS`, and reports."""
@@ -69,8 +72,12 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
         return {"report": self._report(curve)}
 
     def _train(self, trainer: Trainer, curve: list[dict[str, float]]) -> None:
+        if self._unreported:  # what the driver knew was lost with its machine
+            self._unreported = False
+            curve.append(trainer.scored())
+            return
         started = time.perf_counter()
-        while trainer.epoch < self._rungs[-1]:  # else only the report was lost
+        while trainer.epoch < self._rungs[-1]:
             curve.append(trainer.train_epoch(validate=validates(trainer.epoch + 1, self._rungs)))
             if trainer.epoch in self._rungs or time.perf_counter() - started > REPORT_SECONDS:
                 return

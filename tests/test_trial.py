@@ -38,9 +38,9 @@ def _however_slow_the_machine(monkeypatch):
     monkeypatch.setattr("sweep.trial.REPORT_SECONDS", math.inf)
 
 
-def config(checkpoint=None, family="dense", **params):
+def config(checkpoint=None, family="dense", epoch=0, **params):
     params = {**SMALL[family], "batch_steps": 50, **params}
-    return {"number": 0, "params": params, "seed": 0, "checkpoint": checkpoint}
+    return {"number": 0, "params": params, "seed": 0, "checkpoint": checkpoint, "epoch": epoch}
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_trial_goes_on_from_its_checkpoint(family, tmp_path):
     reports(trial, 2)
     trial.save_checkpoint(str(tmp_path))
     (straight,) = reports(trial, 1)
-    restored = BoundTrial(config(checkpoint=str(tmp_path), family=family))
+    restored = BoundTrial(config(checkpoint=str(tmp_path), family=family, epoch=3))
     assert restored._trainer.epoch == 3
     (resumed,) = reports(restored, 1)
     assert resumed.epoch == straight.epoch == 9
@@ -114,6 +114,17 @@ def test_the_trainer_is_the_one_of_the_command_line(trial):
 def test_a_trial_saved_at_the_top_reports_and_trains_no_further(trial, tmp_path):
     reports(trial, 3)
     trial.save_checkpoint(str(tmp_path))
-    (told,) = reports(BoundTrial(config(checkpoint=str(tmp_path))), 1)
+    (told,) = reports(BoundTrial(config(checkpoint=str(tmp_path), epoch=9)), 1)
     assert (told.epoch, told.curve, told.failure) == (9, [], None)
     assert told.best["epoch"] <= 9
+
+
+@pytest.mark.parametrize("ran", [2, 3])
+def test_a_rung_that_the_driver_has_forgotten_is_reported_again_before_it_trains_on(ran, trial, tmp_path):
+    last = reports(trial, ran)[-1]
+    trial.save_checkpoint(str(tmp_path))
+    (told,) = reports(BoundTrial(config(checkpoint=str(tmp_path), epoch=1)), 1)
+    assert (told.epoch, told.best, len(told.curve)) == (last.epoch, last.best, 1)
+    metrics = told.curve[0]
+    assert metrics == {name: last.curve[-1][name] for name in metrics}
+    assert {"epoch", "val_elbo", "kl", "code_gain"} <= metrics.keys()

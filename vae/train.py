@@ -223,6 +223,11 @@ class Trainer:
         renamed = {name: f"val_{name}" for name in ("elbo", "elbo_per_song", "log_likelihood")}
         return {renamed.get(name, name): value for name, value in values.items()}
 
+    def scored(self) -> dict[str, float]:
+        """`epoch`, and on validation what `train_epoch` gave or would have given after it."""
+        with self._optimizer.averaged():
+            return {"epoch": self.epoch, **self.validate()}
+
     def _keep_best(self, metrics: dict[str, float]) -> None:
         key = rank_key(metrics, self.min_kl)
         if self.best is None or key > self.best.key:
