@@ -2,17 +2,18 @@
 
     python -m benchmarks.elbo_table --data ../shared/data/pianorolls/jsb_chorales.json --minutes 40
 
-The minutes cover the search and the final training of its two best configurations for the rest of the time, at once: to
-its end where they were still getting better, else as long as suits them, seed after seed. The winner is chosen on
-validation and read on test once. Scoring is timed apart. `--row` adds rows: each family's defaults, the seed's VAE, and
-the winner's decoder without a code, trained for as many minutes each; where a third of the time brought nothing better,
-anew for as long as suits them, as the winner was; two at a time, a core each. Rows recorded earlier stay, also of other
-data, so that a table can be made in parts. A sheet of each row's samples goes to `docs/samples/`; `--keep` keeps its
-checkpoint.
+The minutes cover search and final training, in turns: a sweep, until it finds nothing better for a while, then its two
+best configurations at once, for as long as suits them; if time is left, the same sweep goes on, and so on. So on large
+sets, where one trial stays ahead, the time goes into training it, and on small ones into search. The winner is chosen
+on validation and read on test once. Scoring is timed apart.
+
+`--row` adds rows: each family's defaults, the seed's VAE, and the winner's decoder without a code, trained for as many
+minutes each; where a third of the time brought nothing better, anew for as long as suits them, as the winner was; two
+at a time, a core each. Rows recorded earlier stay, also of other data, so that a table can be made in parts. A sheet of
+each row's samples goes to `docs/samples/`; `--keep` keeps its checkpoint.
 """
 
 import argparse
-import itertools
 import json
 import math
 import shutil
@@ -51,10 +52,11 @@ ROWS = (SWEEP, *FAMILY_NAMES, SEEDS_OWN, UNCODED)
 SHEETS = ROOT / "docs" / "samples"
 PIECES = 8
 _SEARCH_SHARE = 0.6
-"""Of the minutes; the rest trains the two best to the end."""
+"""Of the minutes left, at most; what follows trains the two best."""
 _SEARCH_PATIENCE = 0.3
-"""Share of its time that the search waits for something better: where one trial stays ahead of all others, as on large
-sets, training it further is worth more."""
+"""Share of its time that the first search waits for something better; later ones have nothing to hurry for."""
+_LEAST_ROUND = 0.2
+"""Of the minutes, that must be left for another search; what is less goes into further seeds."""
 _GROWING = 0.7
 """A trial whose best epoch lies in this share of those trained, or before, has begun to overfit."""
 _LEAST_SHARE = 0.05
@@ -86,19 +88,21 @@ class Run:
         self.args, self.corpus, self.folder = args, corpus, folder
         self.data = Path(args.data).stem
         self.saved = folder / "corpus.npz"
+        self.runs: dict[int, list[Path]] = {}  # final runs, by the trial whose configuration they train
         save_corpus(corpus, self.saved)
 
-    def search(self) -> tuple[list[TrialRecord], float]:
-        """Runs the sweep; its two best trials, the best first, and the seconds that it scored its own winner for."""
-        seconds = 60.0 * self.args.minutes * _SEARCH_SHARE
-        words = ["--data", self.args.data, "--name", "table", "--results", str(self.folder)]
-        words += ["--trials", "100000", "--time-budget", f"{seconds:.0f}s", "--seed", str(self.args.seed)]
-        words += ["--patience", str(_SEARCH_PATIENCE), "--final-seeds", "1"]  # `finals` has the rest of the time
-        run_module("sweep.run", words)
+    def search(self, seconds: float) -> tuple[list[TrialRecord], float]:
+        """Runs the sweep, or goes on with it; its two best trials, the best first, and the seconds it took to score."""
         sweep = SweepFolder(self.folder, "table")
+        new = ["--data", self.args.data, "--name", "table", "--seed", str(self.args.seed)]
+        words = ["--resume", "table"] if sweep.journal.exists() else [*new, "--patience", str(_SEARCH_PATIENCE)]
+        words += ["--results", str(self.folder), "--trials", "100000", "--time-budget", f"{seconds:.0f}s"]
+        words += ["--final-seeds", "1"]  # `finals` has the rest of the time
+        began, before = time.monotonic(), sweep.read_summary().get("search_seconds") or 0.0
+        run_module("sweep.run", words)
         times = sweep.read_summary()
-        scoring = times["wall_seconds"] - times["startup_seconds"] - times["search_seconds"]
-        return Study(sweep.journal, read_settings(sweep.journal, "table"), 0).top(_AT_ONCE), scoring
+        scoring = time.monotonic() - began - (times["search_seconds"] - before) - times["startup_seconds"]
+        return Study(sweep.journal, read_settings(sweep.journal, "table"), 0).top(_AT_ONCE), max(0.0, scoring)
 
     def train(
         self,
@@ -134,26 +138,30 @@ class Run:
             places.append(self.train(params, left / 60.0, epochs=math.ceil(_LONGER * best)))
         return max((place for place in places if place is not None), key=_standing, default=None)
 
-    def finals(self, record: TrialRecord, first_seed: int, deadline: float) -> list[Path]:
-        """Trains a trial's configuration anew, seed after seed while there is time; their checkpoints."""
-        places, epochs, longest = [], fitting_epochs(record), 0.0
-        for seed in itertools.count(first_seed, _AT_ONCE):
-            began = time.monotonic()
-            if began + max(longest, _LEAST_SECONDS) > deadline:
-                break
-            places.append(self.train(record.params, (deadline - began) / 60.0, seed, epochs))
-            longest = max(longest, time.monotonic() - began)
-        return [place for place in places if place is not None]
+    def finals(self, top: list[TrialRecord], deadline: float) -> list[Path]:
+        """Trains the configurations of trials anew, each on a seed that it has not had; their checkpoints."""
+
+        def one(record: TrialRecord) -> Path | None:
+            before = self.runs.setdefault(record.number, [])
+            epochs = fitting_epochs(record, before)
+            left, seed = (deadline - time.monotonic()) / 60.0, len(before)
+            place = self.train(record.params, left, seed, epochs, patience=_PATIENCE)
+            before += [place] if place is not None else []
+            return place
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return [place for place in pool.map(one, top) if place is not None]
 
     def winner(self) -> tuple[Path, dict[str, Any]]:
-        """Searches, trains the two best to the end of the minutes, and picks the best of them and of the search."""
+        """Searches and trains the two best in turns until the minutes are over; the best of all, and of the search."""
         began = time.monotonic()
-        top, scoring = self.search()
-        began += scoring
-        deadline = began + 60.0 * self.args.minutes
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            made = list(pool.map(lambda pair: self.finals(pair[1], pair[0], deadline), enumerate(top)))
-        candidates = [*itertools.chain(*made), SweepFolder(self.folder, "table").best]
+        deadline, least, made = began + 60.0 * self.args.minutes, _LEAST_ROUND * 60.0 * self.args.minutes, []
+        while (left := deadline - time.monotonic()) > _LEAST_SECONDS:
+            if left > least or not made:
+                top, scoring = self.search(_SEARCH_SHARE * left)
+                began, deadline = began + scoring, deadline + scoring
+            made += self.finals(top, deadline)
+        candidates = [*made, SweepFolder(self.folder, "table").best]
         best = max(candidates, key=_standing)
         return best, {"minutes": (time.monotonic() - began) / 60.0, "chosen_from": len(candidates)}
 
@@ -204,10 +212,14 @@ def _standing(place: Path) -> tuple[bool, float]:
     return rank_key(checkpoint.read_json(place / checkpoint.METRICS), MIN_KL)
 
 
-def fitting_epochs(record: TrialRecord) -> int | None:
-    """Epochs that suit a configuration which got worse in the search; None if it did not."""
+def fitting_epochs(record: TrialRecord, runs: list[Path]) -> int | None:
+    """Epochs that suit a configuration which got worse in the search, or in runs of its own; None if it never did."""
     best = int(record.best["epoch"])
-    return None if best > _GROWING * record.epoch else math.ceil(_LONGER * best)
+    if runs:
+        best = int(checkpoint.read_json(runs[-1] / checkpoint.METRICS)["epoch"])
+    elif best > _GROWING * record.epoch:
+        return None
+    return math.ceil(_LONGER * best)
 
 
 def params_of(row: str, earlier: dict[tuple[str, str], dict[str, Any]], data: str) -> dict[str, Any]:
@@ -222,15 +234,15 @@ def params_of(row: str, earlier: dict[tuple[str, str], dict[str, Any]], data: st
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """All rows, a data set after another, published results first."""
+    """All rows, a data set after another, ours before those published."""
     lines: list[tuple[str, ...]] = []
     for data in dict.fromkeys(row["data"] for row in rows):
+        lines += [_line(row) for row in rows if row["data"] == data]
         for known in published(data):
             bound = known.bound if known.exact is None else known.exact
             cells = (_figure(bound), _figure(known.bound_per_song), "", _figure(known.estimate))
             exact = " (exact)" if known.exact is not None else ""
             lines.append((f"{data}: {known.model}{exact}", *cells, *[""] * 6))
-        lines += [_line(row) for row in rows if row["data"] == data]
     return Table(_COLUMNS, lines)
 
 

@@ -64,7 +64,7 @@ def test_an_epoch_that_does_not_fit_is_not_begun_and_the_last_that_does_is_score
 @pytest.mark.parametrize(("best", "trained", "epochs"), [(27, 27, None), (21, 27, None), (12, 27, 18), (3, 9, 5)])
 def test_a_configuration_that_overfitted_is_trained_about_as_long_as_suits_it(best, trained, epochs):
     record = TrialRecord(0, {}, epoch=trained, best={"epoch": float(best)})
-    assert fitting_epochs(record) == epochs
+    assert fitting_epochs(record, []) == epochs
 
 
 def test_a_timed_run_has_no_more_epochs_than_told():
