@@ -69,7 +69,7 @@ def table_of(summary: dict[str, Any], seconds: float, median: float) -> Table:
                 f"{values['samples']:.2f} ({values['held_out']:.2f}; {low:.2f} to {high:.2f})",
             )
         )
-    return Table(("`make sweep`, nats per time step", "figure"), rows)
+    return Table(("`make sweep`; bounds in nats per time step, higher is better", "figure"), rows)
 
 
 def main(argv: list[str] | None = None) -> int:
