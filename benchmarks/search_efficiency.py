@@ -39,13 +39,15 @@ from sweep.replay import METRIC, Moment, Point, Run, Search, TuneSearch, replay
 from sweep.scheduler import PROMOTION, REDUCTION_FACTOR, STOPPING, Asha
 from sweep.searcher import StudySearcher
 from sweep.study import Settings, Study
+from sweep.tuning import ahead
 from vae.ranking import rank_value
 from vae.train import MAX_EPOCHS, MIN_KL
 
 NAME = "search_efficiency"
 RANDOM, STOCK, OURS = "random + ASHA", "OptunaSearch + ASHAScheduler", "ours"
 RANDOM_DEFAULTS, STOCK_DEFAULTS = f"{RANDOM}, our first points", f"{STOCK}, our first points"
-BOHB = "BOHB (hpbandster, flat space)"
+PLAIN, BOHB = "plain Optuna (TPE, MedianPruner)", "BOHB (hpbandster, flat space)"
+OURS_STOPPING = "ours, stopping"
 _BASES = (RANDOM, RANDOM_DEFAULTS)
 """Those that set the targets."""
 _BEYOND = 3
@@ -146,11 +148,19 @@ CONTENDERS: dict[str, Callable[[space.Task, int, Path], Search]] = {
     RANDOM_DEFAULTS: partial(_random, defaults=True),
     STOCK: _stock,
     STOCK_DEFAULTS: partial(_stock, defaults=True),
-    "plain Optuna (TPE, MedianPruner)": PlainOptuna,
+    PLAIN: PlainOptuna,
     BOHB: _bohb,
-    "ours, stopping": partial(_ours, scheduler=STOPPING),
+    OURS_STOPPING: partial(_ours, scheduler=STOPPING),
     OURS: _ours,
 }
+_UNPREPARED = (PLAIN, BOHB)
+"""Whose workers ask for a trial when they are free; Ray Tune asks for one before, ours has it ask for more."""
+
+
+def _ahead(contender: str, workers: int) -> int:
+    if contender in _UNPREPARED:
+        return 0
+    return ahead(workers) if contender in (OURS, OURS_STOPPING) else 1
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,8 @@ def run(job: Job) -> Made:
     with tempfile.TemporaryDirectory() as folder:
         search = CONTENDERS[job.contender](read_task(CURVES / job.data), job.seed, Path(folder))
         curve_of = partial(surrogate.curve, seed=job.seed)
-        return Made(job, replay(search, curve_of, job.workers, job.most_epochs, MIN_KL, job.enough))
+        asked = _ahead(job.contender, job.workers)
+        return Made(job, replay(search, curve_of, job.workers, job.most_epochs, MIN_KL, job.enough, asked))
 
 
 def _median(values: Sequence[float]) -> float:
@@ -268,7 +279,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 def table(by_workers: dict[int, dict[str, Any]]) -> Table:
     """All contenders, for each number of workers and both targets."""
     head = ("epochs to the target (95%)", "hours", "over ours (95%)")
-    columns = ("workers: search", *head, *(f"with our first points: {cell}" for cell in head))
+    columns = ("workers: search", *head, *(f"target with our first points: {cell}" for cell in head))
     lines = [
         (f"{workers}: {name}", *_cells(row), *_cells(bases[RANDOM_DEFAULTS]["contenders"][name]))
         for workers, bases in by_workers.items()

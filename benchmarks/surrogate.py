@@ -2,8 +2,9 @@
 
 A forest of randomised trees (Geurts et al. 2006) maps hyperparameters to whole curves: the ELBO, the KL, the code gain
 and the seconds of each scored epoch. What the mean of trees smooths away comes back as noise: the difference between
-two seeds of one configuration, where those were recorded. Another forest says which fail; they do when one that was
-recorded did. How well it ranks configurations that it has not seen is measured by cross-validation, at each rung.
+two seeds of a configuration about as good, where those were recorded; what is unstable is rarely good. Another forest
+says which fail; they do when one that was recorded did. How well it ranks configurations that it has not seen is
+measured by cross-validation, at each rung.
 """
 
 import hashlib
@@ -26,6 +27,8 @@ from vae.train import MAX_EPOCHS, MIN_KL
 Array = npt.NDArray[np.float64]
 EPOCHS = tuple(e for e in range(1, MAX_EPOCHS + 1) if validates(e, rungs(MAX_EPOCHS)))
 _METRICS = ("val_elbo", "kl", "code_gain")
+_TOP = len(EPOCHS) - 1  # of a vector: the ELBO at the last epoch
+_ALIKE = 12  # curves whose noise a configuration may have
 _FOLDS = 10
 _FAILS = 0.5  # share of trees that must say so
 
@@ -70,7 +73,7 @@ class Surrogate:
         self._known: dict[str, list[Curve]] = {}
         for curve in curves:
             self._known.setdefault(_key(curve["params"]), []).append(_as_recorded(curve))
-        self.noise = _noise(curves)
+        self.noise, self._noise_of = _noise(curves)
         self._forest = self._fit(self._whole, self._vectors)
         self._failures = self._fit(features, failed.astype(float)) if failed.any() else None
         self._failed = [_as_recorded(curve) for curve in first if curve["failure"] is not None]
@@ -89,7 +92,8 @@ class Surrogate:
         features = self._vectorizer.transform([params])
         vector = self._forest.predict(features)[0]
         if len(self.noise):
-            vector = vector + self.noise[generator.integers(len(self.noise))] * generator.choice((-1.0, 1.0))
+            alike = np.argsort(np.abs(self._noise_of - vector[_TOP]))[:_ALIKE]
+            vector = vector + self.noise[generator.choice(alike)] * generator.choice((-1.0, 1.0))
         curve = _curve(vector)
         if self._failures is None or self._failures.predict(features)[0] <= _FAILS:
             return curve
@@ -117,19 +121,18 @@ def _values(vectors: Array, epoch: int) -> list[float]:
     return [rank_value(point.metrics, MIN_KL) for point in points]
 
 
-def _noise(curves: list[dict[str, Any]]) -> Array:
-    """What a seed adds to the mean of its configuration, in every metric of every epoch; seconds have none."""
+def _noise(curves: list[dict[str, Any]]) -> tuple[Array, Array]:
+    """What a seed adds to the mean of its configuration, and that mean's ELBO at the top; seconds have none."""
     seeds: dict[int, list[Array]] = {}
     for curve in curves:
         if curve["failure"] is None:
             seeds.setdefault(curve["number"], []).append(_vector(curve))
-    parts = []
+    parts, means = [np.empty((0, 4 * len(EPOCHS)))], []
     for vectors in seeds.values():
         if len(vectors) > 1:
-            spread = np.stack(vectors) - np.mean(vectors, axis=0)
-            parts.append(spread * np.sqrt(len(vectors) / (len(vectors) - 1)))
-    if not parts:
-        return np.empty((0, 4 * len(EPOCHS)))
+            mean = np.mean(vectors, axis=0)
+            parts.append((np.stack(vectors) - mean) * np.sqrt(len(vectors) / (len(vectors) - 1)))
+            means += [mean[_TOP]] * len(vectors)
     noise = np.concatenate(parts)
     noise[:, 3 * len(EPOCHS) :] = 0.0
-    return noise
+    return noise, np.array(means)

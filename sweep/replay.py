@@ -1,12 +1,13 @@
 """Plays a search against learning curves, with simulated workers, in simulated seconds: hundreds of sweeps in minutes.
 
-The searchers and schedulers are the very objects that a sweep uses, and are called as Ray Tune calls them. Left out is
-what depends on the machine: a trial's start, checkpoints, and that Ray asks for a trial before a worker is free.
+The searchers and schedulers are the very objects that a sweep uses, and are called as Ray Tune calls them, before a
+worker is free. Left out is what depends on the machine: a trial's start, checkpoints.
 """
 
 import heapq
 import itertools
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -136,6 +137,20 @@ class Moment:
     best: float  # rank value of the best feasible point so far
 
 
+class _Prepared:
+    """Runs that are asked for before a worker is free."""
+
+    def __init__(self, search: Search, ahead: int) -> None:
+        self._search, self._ahead = search, ahead
+        self._runs: deque[Run] = deque()
+
+    def take(self, idle: int) -> list[Run]:
+        """Those that idle workers begin."""
+        while len(self._runs) < idle + self._ahead and (found := self._search.next()) is not None:
+            self._runs.append(found)
+        return [self._runs.popleft() for _ in range(min(idle, len(self._runs)))]
+
+
 def replay(
     search: Search,
     curve_of: Callable[[dict[str, Any]], Curve],
@@ -143,6 +158,7 @@ def replay(
     most_epochs: int,
     min_kl: float,
     enough: float = math.inf,
+    ahead: int = 0,
 ) -> list[Moment]:
     """Runs a search until so many epochs are trained, it has found enough, or it has nothing more to run.
 
@@ -153,6 +169,7 @@ def replay(
         most_epochs: of all trials, about.
         min_kl: the floor of the rank value, nats a time step.
         enough: a rank value.
+        ahead: runs that are asked for before a worker is free.
 
     Returns:
         A moment for each new best.
@@ -160,6 +177,7 @@ def replay(
     moments: list[Moment] = []
     queue: list[tuple[float, int, Run, Point | None]] = []
     order = itertools.count()
+    prepared = _Prepared(search, ahead)
     now, epochs, best, idle = 0.0, 0, -math.inf, workers
 
     def schedule(run: Run) -> None:
@@ -167,7 +185,7 @@ def replay(
         heapq.heappush(queue, (now + seconds, next(order), run, point))
 
     while epochs < most_epochs and best < enough:
-        while idle and (run := search.next()) is not None:
+        for run in prepared.take(idle):
             run.curve = curve_of(run.params)
             idle -= 1
             schedule(run)

@@ -11,7 +11,8 @@ from ray.tune.stopper import Stopper
 
 from sweep.callback import Clock
 
-_GRACE_SECONDS = 15.0  # how long a running epoch may take to end once the sweep is asked to stop
+GRACE_SECONDS = 15.0
+"""How long a running epoch may take to end once the sweep is asked to stop."""
 
 
 class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
@@ -98,7 +99,7 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
         began, budget = self._clock.first_trial_started, self._budget
         ends = [self._asked_at] if self._asked_at else []
         ends += [began + budget] if began and budget else []
-        return any(time.time() > end + _GRACE_SECONDS for end in ends)
+        return any(time.time() > end + GRACE_SECONDS for end in ends)
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Single trials are the scheduler's business."""

@@ -80,7 +80,7 @@ class Resources:
     per_trial: dict[str, float]
     slots: int
     where: str
-    most: int | None = None  # that the searcher is to hand out at a time, where Ray does not see to it
+    most: int  # that the searcher hands out at a time
 
 
 def find_resources(trials_per_gpu: int, most: int | None, joined: bool, wait: Callable[[str], None]) -> Resources:
@@ -102,7 +102,15 @@ def find_resources(trials_per_gpu: int, most: int | None, joined: bool, wait: Ca
     slots = fit if most is None else min(most, fit)
     machine = f"{cores} CPU core{'s' * (cores > 1)}, {gpus or 'no'} GPU{'s' * (gpus > 1)}"
     where = f"{machine}; {slots} trial{'s' * (slots > 1)} at a time"
-    return Resources(share, slots, where, slots if slots < fit else None)
+    return Resources(share, slots, where, slots if slots < fit else slots + ahead(slots))
+
+
+def ahead(slots: int) -> int:
+    """Trials that are handed out before a slot is free, so that none waits for a proposal.
+
+    The fewer, the more each proposal knows, and the sooner a trial that is promoted goes on.
+    """
+    return max(1, slots // 8)
 
 
 def _await_workers(wait: Callable[[str], None]) -> dict[str, float]:

@@ -67,6 +67,13 @@ def test_a_budget_ends_it_where_all_fail(make_study, tmp_path):
     assert study.counts()["failed"] == 20
 
 
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_runs_are_asked_for_before_a_worker_is_free(ahead, make_study, tmp_path):
+    study, search = ours(make_study, tmp_path, STOPPING)
+    replay(search, curve_of, 2, 1, 0.1, ahead=ahead)
+    assert len(study.records) == 2 + ahead
+
+
 def test_what_is_enough_ends_it(make_study, tmp_path):
     _, search = ours(make_study, tmp_path, PROMOTION, trials=1000)
     moments = replay(search, curve_of, 4, 10_000, 0.1, enough=-1.5)

@@ -20,17 +20,26 @@ from ray.tune.search.optuna import OptunaSearch
 from benchmarks.contenders.documentation import drawn, trainable
 from benchmarks.contenders.shared import GRACE_PERIOD, MAX_EPOCHS, REDUCTION_FACTOR, SLOTS, real_suggest, task_of
 from sweep.replay import METRIC
-from sweep.space import fitting_families
+from sweep.space import first_points, fitting_families
+from sweep.stop import GRACE_SECONDS
 from vae.corpus import load_corpus
 from vae.files import write_atomically
 from vae.ranking import is_feasible
 from vae.train import MIN_KL
 
+START_SECONDS = 60.0
+"""For Ray to bring up the first trial, from which the time counts, as a sweep's does."""
+
 
 class BestSoFar(tune.Callback):  # type: ignore[misc]  # ray ships incomplete types
-    """Follows the best feasible epoch of all trials."""
+    """Follows the best feasible epoch of all trials.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: from the first trial's start; what comes later does not count.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self.began: float | None = None
         self.epochs, self.best = 0, float("-inf")
 
@@ -42,6 +51,9 @@ class BestSoFar(tune.Callback):  # type: ignore[misc]  # ray ships incomplete ty
     def on_trial_result(self, result: dict[str, Any], **info: Any) -> None:
         """An epoch came."""
         del info
+        assert self.began is not None
+        if time.time() > self.began + self._seconds:
+            return
         self.epochs += 1
         if is_feasible(result, MIN_KL):
             self.best = max(self.best, result[METRIC])
@@ -55,9 +67,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, required=True, help="of search")
     parser.add_argument("--epoch-steps", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--first-points", action="store_true", help="begin with those of a sweep")
     args = parser.parse_args()
     spec = load_corpus(str(args.data)).spec
-    task, seen = task_of(spec, list(fitting_families(spec)), args.epoch_steps), BestSoFar()
+    task = task_of(spec, list(fitting_families(spec)), args.epoch_steps)
+    seen = BestSoFar(args.seconds + GRACE_SECONDS)
     ray.init(address="local", num_cpus=SLOTS)
     try:
         tune.Tuner(
@@ -66,11 +80,15 @@ def main() -> int:
                 metric=METRIC,
                 mode="max",
                 search_alg=OptunaSearch(
-                    partial(drawn, suggest=real_suggest, task=task), metric=METRIC, mode="max", seed=args.seed
+                    partial(drawn, suggest=real_suggest, task=task),
+                    metric=METRIC,
+                    mode="max",
+                    seed=args.seed,
+                    points_to_evaluate=first_points(task) if args.first_points else None,
                 ),
                 scheduler=ASHAScheduler(max_t=MAX_EPOCHS, grace_period=GRACE_PERIOD, reduction_factor=REDUCTION_FACTOR),
                 num_samples=-1,
-                time_budget_s=args.seconds,
+                time_budget_s=START_SECONDS + args.seconds + GRACE_SECONDS,
             ),
             run_config=tune.RunConfig(storage_path=str(args.folder.resolve()), callbacks=[seen]),
         ).fit()
