@@ -77,6 +77,11 @@ def mend(path: Path) -> None:
         write_atomically(path, content[:whole])
 
 
+def is_whole(content: bytes) -> bool:
+    """Whether a journal has records alone."""
+    return _read(content)[1] == len(content)
+
+
 def _read(content: bytes) -> tuple[list[dict[str, Any]], int]:
     """The records before the first that is none, and the bytes they take."""
     records: list[dict[str, Any]] = []

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sweep.journal import snapshot_of, whole_lines
+from sweep.journal import is_whole, snapshot_of, whole_lines
 from sweep.results import SweepFolder
 from vae.checkpoint import METRICS
 from vae.errors import UserError
@@ -133,6 +133,8 @@ def fetch(folder: SweepFolder, *names: str) -> None:
     journal = store.read(f"{folder.name}/{folder.journal.name}")
     here = folder.journal.read_bytes() if folder.journal.exists() else b""
     if journal is None or (len(here) > len(journal) and here.startswith(journal)):
+        return
+    if here and not is_whole(journal):  # a damaged one was copied there; `mend` says how to go back
         return
     for name in [f"{folder.name}/{name}" for name in names] or _but_checkpoints(store, folder):
         if (data := store.read(name)) is not None:

@@ -5,6 +5,7 @@ from moto.server import ThreadedMotoServer
 from sweeping import new_folder, wait_for
 
 from sweep import uploads
+from sweep.journal import snapshot_of
 from sweep.results import SweepFolder
 from sweep.uploads import Uploads, fetch
 from vae.store import Store
@@ -21,14 +22,14 @@ def test_what_changes_is_copied_but_scratch_files_and_torn_lines(folder, bucket)
     with Uploads(folder, said.append):
         folder.make_latest()
         folder.summary.write_text("{}")
-        folder.journal.write_text("one\ntw")
+        folder.journal.write_text("{}\n{")
         (folder.path / ".scratch").write_text("x")
         folder.best.mkdir()
         (folder.best / "config.json").write_text("1")
     store = Store(f"{bucket}/kept")
     assert store.read("latest") == b"test"
     assert set(store.files("test")) == {"test/summary.json", "test/study.log", "test/best/config.json"}
-    assert store.read("test/study.log") == b"one\n"
+    assert store.read("test/study.log") == b"{}\n"
     assert said == []
 
 
@@ -40,7 +41,7 @@ def test_a_store_that_is_away_for_a_while_is_told_of_once_and_loses_nothing(fold
         s3.stop()
         folder.summary.write_text("{}")
         wait_for(lambda: said)
-        folder.journal.write_text("one\n")
+        folder.journal.write_text("{}\n")
         back = ThreadedMotoServer(ip_address=host, port=port, verbose=False)  # the same buckets: it is this process's
         back.start()
         wait_for(lambda: len(said) > 1)
@@ -54,16 +55,21 @@ def test_a_store_that_is_away_for_a_while_is_told_of_once_and_loses_nothing(fold
 def test_fetching_brings_all_but_checkpoints_and_leaves_what_is_newer_here(folder, bucket, tmp_path, monkeypatch):
     with Uploads(folder, print):
         folder.summary.write_text("{}")
-        folder.journal.write_text("one\n")
+        folder.journal.write_text("{}\n")
     Store(f"{bucket}/kept").write("test/trials/session-0/00000-00001/checkpoint_000000/training.json", b"{}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
     there = SweepFolder(f"{bucket}/kept", "test")
     assert there.path != folder.path
     fetch(there)
     assert sorted(path.name for path in there.path.iterdir()) == ["study.log", "summary.json"]
-    there.journal.write_text("one\ntwo\n")
+    there.journal.write_text("{}\n{}\n")
     fetch(there)
-    assert there.journal.read_text() == "one\ntwo\n"
-    there.journal.write_text("another\n")
+    assert there.journal.read_text() == "{}\n{}\n"
+    there.journal.write_text("[]\n")
+    snapshot_of(there.journal).write_text("[]\n")
     fetch(there)
-    assert there.journal.read_text() == "one\n"
+    assert there.journal.read_text() == "{}\n"
+    assert not snapshot_of(there.journal).exists()
+    Store(f"{bucket}/kept").write("test/study.log", b"{}\ntorn\n{}\n")
+    fetch(there)
+    assert there.journal.read_text() == "{}\n"
