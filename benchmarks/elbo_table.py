@@ -96,7 +96,7 @@ class Run:
         sweep = SweepFolder(self.folder, "table")
         new = ["--data", self.args.data, "--name", "table", "--seed", str(self.args.seed)]
         words = ["--resume", "table"] if sweep.journal.exists() else [*new, "--patience", str(_SEARCH_PATIENCE)]
-        words += ["--results", str(self.folder), "--trials", "100000", "--time-budget", f"{seconds:.0f}s"]
+        words += ["--results", str(self.folder), "--time-budget", f"{seconds:.0f}s"]
         words += ["--final-seeds", "1"]  # `finals` has the rest of the time
         began, before = time.monotonic(), sweep.read_summary().get("search_seconds") or 0.0
         run_module("sweep.run", words)

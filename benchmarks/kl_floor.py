@@ -28,7 +28,7 @@ def search(args: argparse.Namespace, family: str, floor: float, results: Path) -
     """The winner of a sweep of one family, as `summary.json` has it, and how many trials ended."""
     words = ["--data", args.data, "--name", f"{family}-{floor:g}", "--results", str(results)]
     words += ["--family", family, "--min-kl", str(floor), "--seed", str(args.seed), "--final-seeds", "1"]
-    run_module("sweep.run", [*words, "--trials", "100000", "--time-budget", f"{args.minutes}m"])
+    run_module("sweep.run", [*words, "--time-budget", f"{args.minutes}m"])
     summary = SweepFolder(results, f"{family}-{floor:g}").read_summary()
     counts = summary["trials"]
     ended = counts["stopped"] + counts["completed"]

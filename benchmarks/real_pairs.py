@@ -30,7 +30,7 @@ OURS, STOCK = "ours", "OptunaSearch + ASHAScheduler"
 
 def ours(args: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
     """A sweep; its best feasible epoch, None if there was none, and the epochs of all trials."""
-    words = ["--data", args.data, "--results", str(folder), "--name", "ours", "--trials", "100000", "--seed", str(seed)]
+    words = ["--data", args.data, "--results", str(folder), "--name", "ours", "--seed", str(seed)]
     words += ["--time-budget", f"{args.minutes}m", "--epoch-steps", str(args.epoch_steps), "--final-seeds", "1"]
     run_module("sweep.run", [*words, "--max-epochs", str(MAX_EPOCHS), "--max-concurrent", str(SLOTS)])
     summary = SweepFolder(folder, "ours").read_summary()

@@ -99,7 +99,7 @@ def _ours(task: space.Task, seed: int, folder: Path, scheduler: str = PROMOTION)
         MIN_KL,
         scheduler,
     )
-    asha = Asha(Study(folder / "study.log", settings, sys.maxsize), lambda: False)
+    asha = Asha(Study(folder / "study.log", settings, None), lambda: False)
     return TuneSearch(StudySearcher(asha, lambda: False, lambda _: None), asha, MIN_KL)
 
 

@@ -50,7 +50,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description="Searches for the best variational autoencoder for some music. Ctrl-C stops it and keeps "
         "everything; --resume NAME goes on.",
     )
-    parser.add_argument("--trials", type=int, metavar="N", help=f"in all (default: {DEFAULT_TRIALS})")
+    parser.add_argument(
+        "--trials",
+        type=int,
+        metavar="N",
+        help=f"in all (default: {DEFAULT_TRIALS}; with --time-budget, as many as it leaves time for)",
+    )
     parser.add_argument(
         "--time-budget", type=seconds, metavar="TIME", help="of search, such as 40m or 2h; final runs come after it"
     )

@@ -108,7 +108,7 @@ class LiveView(View):
     def time_left(self) -> float | None:
         """Seconds, by the pace of the trials so far and the time budget; None when unknown."""
         deadline, tried = self._deadline_in(), self._study.tried - self._tried_before
-        if tried < self._slots:
+        if self._study.most is None or tried < self._slots:
             return deadline
         pace = (time.monotonic() - self._started) / tried
         by_trials = pace * (self._study.requested - self._study.tried)

@@ -1,6 +1,7 @@
 """Command: `python -m sweep.run --trials 200` finds the best VAE for a folder of music."""
 
 import argparse
+import math
 import os
 import shutil
 import signal
@@ -112,10 +113,9 @@ def _sweep(
     say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report, *(given.report for given in learned))
     earlier = folder.read_summary() if args.resume else {}
     clock = Clock(started, earlier)
-    requested = args.trials or earlier.get("trials", {}).get("requested") or DEFAULT_TRIALS
     room = partial(_room, folder, resources.slots)
-    study = Study(folder.journal, settings, requested, learned)
-    stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / study.requested, room)
+    study = Study(folder.journal, settings, most_trials(args, earlier.get("trials", {})), learned)
+    stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / (study.most or math.inf), room)
     train, spec = corpus.splits["train"], corpus.spec
     moments = moments_of(train, spec)
     baseline = {
@@ -160,6 +160,20 @@ def _sweep(
     if left is not None:
         say(f"{left}; go on with: python -m sweep.run --resume {settings.name}")
     say(f"took {duration(time.time() - started)}")
+
+
+def most_trials(args: argparse.Namespace, earlier: dict[str, int]) -> int | None:
+    """How many the sweep is to have; None: a time ends it.
+
+    Args:
+        args: the command line.
+        earlier: trials by state, and those requested, if this goes on with a sweep.
+    """
+    if args.trials is not None:
+        return int(args.trials)
+    if args.time_budget is not None and not earlier.get("pending"):
+        return None
+    return earlier.get("requested") or DEFAULT_TRIALS
 
 
 def _left(study: Study, stop: Stop, final_stop: Stop) -> str | None:

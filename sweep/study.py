@@ -126,13 +126,13 @@ class Study:
     Args:
         path: the journal file.
         settings: of the sweep; but for its final runs must be those of the journal if it exists.
-        requested: trials in all.
+        most: trials in all; None: as many as there is time for.
         earlier: what a new sweep begins with; one that is read back has it in its journal.
     """
 
-    def __init__(self, path: Path, settings: Settings, requested: int, earlier: Sequence[Earlier] = ()) -> None:
+    def __init__(self, path: Path, settings: Settings, most: int | None, earlier: Sequence[Earlier] = ()) -> None:
         self.settings = settings
-        self.requested = requested
+        self.most = most
         self.records: dict[int, TrialRecord] = {}
         new = not path.exists()
         points = space.first_points(settings.task) if new else []  # a family that can't be leaves no journal behind
@@ -151,7 +151,6 @@ class Study:
         else:
             self._optuna.set_user_attr("settings", asdict(settings))  # its final runs may be others now
             self._read_back()
-            self.requested = max(requested, len(self.records))
         self._earlier = kept_trials(storage, settings.name)
 
     def _begin(self, points: list[dict[str, Any]], earlier: Sequence[Earlier]) -> None:
@@ -184,7 +183,7 @@ class Study:
 
     def ask(self, goal: int | None = None) -> TrialRecord | None:
         """A new trial, to be trained for `goal` epochs before it competes (None: it never does); None if all are."""
-        if len(self.records) >= self.requested:
+        if self.most is not None and len(self.records) >= self.most:
             return None
         trial = self._ask()
         self._turns += 1
@@ -285,6 +284,11 @@ class Study:
             record.state = record.state if record.ended else "paused"
 
     @property
+    def requested(self) -> int:
+        """Trials asked for; where no number was, those begun so far."""
+        return max(self.most or 0, len(self.records))
+
+    @property
     def tried(self) -> int:
         """Trials that have ended, or wait."""
         return sum(record.ended or record.waits for record in self.records.values())
@@ -294,7 +298,7 @@ class Study:
         counts = dict.fromkeys(STATES, 0)
         for record in self.records.values():
             counts[record.state] += 1
-        counts["pending"] += max(0, self.requested - len(self.records))
+        counts["pending"] += self.requested - len(self.records)
         return counts
 
 

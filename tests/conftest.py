@@ -87,7 +87,7 @@ def folder(tmp_path: Path) -> SweepFolder:
 def make_study(tmp_path: Path) -> Callable[..., Study]:
     """Opens a study; twice the same journal is what a resumed sweep does."""
 
-    def make(trials: int, path: Path | None = None, **changes) -> Study:
+    def make(trials: int | None, path: Path | None = None, **changes) -> Study:
         settings = replace(SETTINGS, **changes)
         return Study(path or tmp_path / "study.log", settings, trials, warm_start(tmp_path, settings))
 

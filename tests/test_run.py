@@ -15,8 +15,9 @@ from optuna_dashboard import wsgi
 from sweeping import rows_of, run, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sweep.arguments import parse
 from sweep.results import SweepFolder
-from sweep.run import main
+from sweep.run import main, most_trials
 from sweep.status import main as status
 from vae import checkpoint, sample
 from vae.bounds import TEST_SEED, VALIDATION_SEED, evaluate
@@ -356,3 +357,19 @@ def test_a_time_that_is_none_is_refused(text, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--time-budget", text])
     assert "must be a time above 0 such as 90s, 40m or 2h" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "earlier", "most"),
+    [
+        ([], {}, 50),
+        (["--trials", "7"], {}, 7),
+        (["--time-budget", "2h"], {}, None),
+        (["--time-budget", "2h", "--trials", "7"], {}, 7),
+        (["--resume", "x"], {"requested": 9, "pending": 2}, 9),
+        (["--resume", "x", "--time-budget", "2h"], {"requested": 9, "pending": 2}, 9),
+        (["--resume", "x", "--time-budget", "2h"], {"requested": 9, "pending": 0}, None),
+    ],
+)
+def test_a_time_budget_alone_ends_a_sweep_unless_a_number_of_trials_does(words, earlier, most):
+    assert most_trials(parse(words), earlier) == most

@@ -185,3 +185,11 @@ def test_no_fewer_trials_can_be_requested_than_there_are(make_study):
     for _ in range(3):
         study.ask()
     assert make_study(trials=2).counts() == study.counts() | {"pending": 0, "paused": 3}
+
+
+def test_without_a_number_of_trials_those_begun_are_what_was_requested(make_study):
+    study = make_study(None)
+    assert (study.requested, study.counts()["pending"]) == (0, 0)
+    for _ in range(3):
+        assert study.ask() is not None
+    assert study.requested == sum(study.counts().values()) == 3

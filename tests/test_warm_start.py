@@ -33,7 +33,7 @@ def concluded(tmp_path_factory):
     path = tmp_path_factory.mktemp("earlier") / "study.log"
     study = Study(path, replace(SETTINGS, name="earlier", spec=METRED, families=FAMILIES), 40)
     conclude(study, lambda _, params: report(1, -5.0 - params["dropout"]))
-    study.requested = 42
+    study.most = 42
     study.ask()
     study.finish(40, "failed", "diverged in epoch 1")
     study.ask()
