@@ -28,6 +28,7 @@ _NEEDED = {"local": ("head_ip", "worker_ips"), "aws": ("region",), "gcp": ("regi
 _RAYS_OWN = ("SubnetIds", "SecurityGroupIds", "IamInstanceProfile", "ImageId", "KeyName")  # beside what EC2 takes
 _PLACEHOLDER = re.compile(r"YOUR-[A-Z-]+|ami-0{17}")
 _TOKEN = "~/.ray/auth_token"
+_BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 
 
 def read_cluster(path: Path) -> dict[str, Any]:
@@ -45,6 +46,14 @@ def read_cluster(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
         raise UserError(f"--cluster {path}: no cluster file, which has a provider; see cluster.yaml.")
     return config
+
+
+def own_cluster() -> dict[str, Any] | None:
+    """The file of the cluster whose head this machine is, as `ray up` leaves it for Ray's autoscaler, if it is one."""
+    try:
+        return read_cluster(_BOOTSTRAP.expanduser())
+    except UserError:
+        return None
 
 
 def results_of(config: dict[str, Any]) -> str | None:

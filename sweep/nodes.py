@@ -8,7 +8,7 @@ import sys
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sweep.cluster_file import own_cluster
 from vae.checkpoint import versions
 from vae.errors import UserError
 from vae.store import Store
@@ -24,6 +25,9 @@ _SECONDS = 90.0
 """That a node may take to answer."""
 _FILES, _DISK, _MEMORY = 4096, 5 * 2**30, 2 * 2**30
 """The least of open files, of free disk and of free memory, in bytes."""
+
+
+_MONITOR = "/tmp/ray/session_latest/logs/monitor.log"
 
 
 @dataclass(frozen=True)
@@ -179,4 +183,22 @@ def warnings() -> list[str]:
     url = str(ray._private.worker.global_worker.node.address_info.get("webui_url") or "")
     if url and not url.startswith(("127.0.0.1", "localhost")):
         found.append(f"the dashboard listens at {url}: --dashboard-host=127.0.0.1 on the head keeps it there.")
-    return found
+    there = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    return found + list(_absent(own_cluster() or {"provider": {}}, there))
+
+
+def _absent(config: dict[str, Any], there: set[str]) -> Iterator[str]:
+    """Machines of a cluster file that have not joined, where it names them."""
+    for name in config["provider"].get("worker_ips") or ():
+        if not {name, _address(name)} & there:
+            yield (
+                f"{name}: is in the cluster file but has not joined; {_MONITOR} on the head says why, such as another "
+                "version of Ray, no token, no way there."
+            )
+
+
+def _address(name: str) -> str | None:
+    try:
+        return socket.gethostbyname(name)
+    except OSError:
+        return None

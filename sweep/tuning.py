@@ -6,16 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
-import yaml
 from ray import tune
 from ray._private.utils import read_ray_address
 from ray.autoscaler.sdk import request_resources
 
 from sweep.checkpoints import Checkpoints
+from sweep.cluster_file import own_cluster
 from sweep.study import Settings
 from sweep.trial import VaeTrial
 from sweep.workers import outlive_lost_workers
@@ -26,7 +25,6 @@ LOCAL = "local"
 """The address of no cluster: this machine."""
 _WORKERS_SECONDS = 600.0
 """How long a cluster may take to have its first worker."""
-_AUTOSCALER = Path("~/ray_bootstrap_config.yaml")
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning on machines without GPUs
@@ -133,13 +131,9 @@ def _await_workers(wait: Callable[[str], None]) -> dict[str, float]:
 
 
 def _promised() -> dict[str, float]:
-    """What the cluster has once all of its workers have been started on demand; nothing is known if it starts none.
-
-    On a head, by the file that `ray up` leaves for Ray's autoscaler.
-    """
-    try:
-        config = yaml.safe_load(_AUTOSCALER.expanduser().read_text())
-    except (OSError, yaml.YAMLError):
+    """What the cluster has once all of its workers have been started on demand; nothing is known if it starts none."""
+    config = own_cluster()
+    if config is None:
         return {}
     kinds = [kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]]
     total: Counter[str] = Counter()

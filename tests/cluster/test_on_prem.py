@@ -115,6 +115,12 @@ def test_the_doctor_finds_nothing_where_results_are_shared_and_names_nodes_where
     output = _doctor(lab, on_prem, f"--results {ALONE}")
     for name in ("w1", "w2"):
         assert f"{name}: {ALONE} is not shared" in output, output
+    lab["w2"].unplug()
+    wait_for(lambda: _joined(lab, on_prem, 1))
+    output = _doctor(lab, on_prem, f"--results {lab.shared}")
+    assert f"{lab['w2'].address}: is in the cluster file but has not joined" in output, output
+    lab["w2"].plug()
+    wait_for(lambda: _joined(lab, on_prem, 2))
     process = sweep(lab, f"--trials 2 {SMALL} --results {ALONE} --name alone", on_prem)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output

@@ -1,0 +1,44 @@
+"""What is wrong with the nodes of a cluster, by what they tell; how they are asked is in tests/cluster."""
+
+from dataclasses import replace
+
+import pytest
+
+from sweep.nodes import Facts, _absent, _of_node, _of_versions
+
+SOUND = Facts("w1", {"ray": "2.60.0", "torch": "2.13.0"}, 1, 65536, 50 * 2**30, 8 * 2**30, True, None)
+
+
+def test_nothing_is_found_where_nothing_is_wrong():
+    assert _of_node(SOUND, {"GPU": 1.0, "CPU": 4.0}, "s3://music", True) == []
+    assert _of_versions([SOUND, replace(SOUND, host="w2")]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "written", "line"),
+    [
+        ({"gpus": 0}, True, "w1: torch sees 0 of 1 GPUs; install a build of torch for its driver."),
+        ({"files": 1024}, True, "w1: may open 1024 files; `ulimit -n 65536` before `ray start`."),
+        ({"disk": 2**30}, True, "w1: 1.0 GiB of disk are free; checkpoints pass through it, make room."),
+        ({"memory": 2**30}, True, "w1: 1.0 GiB of memory are free; a trial takes up to 1.5."),
+        ({"refused": "s3://music: expired"}, False, "w1: s3://music: expired"),
+        ({"sees_driver": False}, True, "w1: /data is not shared: what one node writes there, another does not find."),
+        ({}, False, "w1: /data is not shared: what one node writes there, another does not find."),
+    ],
+)
+def test_each_problem_is_a_line_that_names_the_node(change, written, line):
+    (found,) = _of_node(replace(SOUND, **change), {"GPU": 1.0}, "/data", written)
+    assert found.startswith(line)
+
+
+def test_nodes_with_another_version_than_most_are_named():
+    other = replace(SOUND, host="w3", versions={"ray": "2.59.0", "torch": "2.13.0"})
+    found = _of_versions([SOUND, replace(SOUND, host="w2"), other])
+    assert found == ["w3: ray is 2.59.0, elsewhere 2.60.0; install the same."]
+
+
+def test_machines_of_the_file_that_have_not_joined_are_named():
+    config = {"provider": {"type": "local", "worker_ips": ["10.0.0.1", "localhost", "10.0.0.3"]}}
+    (found,) = _absent(config, {"10.0.0.1", "127.0.0.1", "10.0.0.9"})
+    assert found.startswith("10.0.0.3: is in the cluster file but has not joined;")
+    assert list(_absent({"provider": {"type": "aws"}}, {"10.0.0.1"})) == []
