@@ -30,8 +30,9 @@ import torch
 from benchmarks.common import RESULTS, ROOT, Table, command, machine, run_module, write
 from benchmarks.published import published
 from sweep.begun import read_settings
+from sweep.record import TrialRecord
 from sweep.results import SweepFolder
-from sweep.study import Study, TrialRecord
+from sweep.study import Study
 from sweep.versions import revision
 from vae import checkpoint
 from vae.bounds import TEST_SEED, evaluate, importance_weighted_bound, reconstruction

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from sweep.study import Report, TrialRecord
+from sweep.record import Report, TrialRecord
 
 _TAGS = {
     "val_elbo": "validation/elbo",

@@ -14,8 +14,9 @@ from sweep.checkpoints import read_metrics
 from sweep.crash import crash_of
 from sweep.journal import Snapshots
 from sweep.live import LiveView
+from sweep.record import Report, TrialRecord
 from sweep.results import SweepFolder, summarise
-from sweep.study import Report, Study, TrialRecord
+from sweep.study import Study
 from sweep.versions import revision, versions
 from vae import checkpoint
 from vae.errors import UserError

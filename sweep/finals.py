@@ -13,11 +13,12 @@ from ray.tune.stopper import Stopper
 from sweep.callback import SAVE_SECONDS, SweepCallback
 from sweep.crash import MOST_CRASHES, crash_of
 from sweep.live import FinalsView
+from sweep.record import Report
 from sweep.results import SweepFolder
 from sweep.scheduler import rungs
 from sweep.seeds import FinalRun, decide, plan
 from sweep.stop import Stop
-from sweep.study import Report, Study
+from sweep.study import Study
 from sweep.tuning import Resources, run_trials
 from vae.corpus import Corpus
 

@@ -14,8 +14,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from sweep.record import STATES, TrialRecord
 from sweep.seeds import FinalRun
-from sweep.study import STATES, Study, TrialRecord
+from sweep.study import Study
 
 _REFRESH_SECONDS = 0.5
 _LINE_SECONDS = 5.0

@@ -16,10 +16,11 @@ from optuna.trial import FrozenTrial
 
 from sweep.begun import load_study
 from sweep.journal import whole_lines
+from sweep.record import TrialRecord
 from sweep.results import SweepFolder
 from sweep.sampler import highest_rung, standing
 from sweep.scheduler import rungs
-from sweep.study import Settings, Study, TrialRecord
+from sweep.study import Settings, Study
 from vae.config import FAMILY_NAMES
 from vae.errors import UserError
 from vae.ranking import is_feasible, rank_key

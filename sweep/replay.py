@@ -16,7 +16,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from sweep.study import Report
+from sweep.record import Report
 from vae.ranking import rank_key, rank_value
 
 METRIC = "rank_value"

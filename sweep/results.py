@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sweep.checkpoints import Checkpoints
-from sweep.study import Study, TrialRecord
+from sweep.record import TrialRecord
+from sweep.study import Study
 from sweep.versions import versions
 from vae.errors import UserError
 from vae.files import write_atomically

@@ -17,7 +17,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweep import space
 from sweep.crash import MOST_CRASHES, Crash, crash_of
-from sweep.study import Report, Study, TrialRecord
+from sweep.record import Report, TrialRecord
+from sweep.study import Study
 
 REDUCTION_FACTOR = 3
 PROMOTION, STOPPING = "promotion", "stopping"

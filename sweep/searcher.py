@@ -6,8 +6,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from sweep.record import TrialRecord
 from sweep.scheduler import Asha
-from sweep.study import TrialRecord
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete types

@@ -10,8 +10,9 @@ from typing import Any
 
 from sweep import space
 from sweep.checkpoints import read_metrics, trained_epochs
+from sweep.record import TrialRecord
 from sweep.results import SweepFolder
-from sweep.study import Study, TrialRecord
+from sweep.study import Study
 from vae.ranking import is_feasible, rank_key, rank_value
 
 Metrics = Mapping[str, float]

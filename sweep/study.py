@@ -7,7 +7,7 @@ unpickled. A trial is known by its number.
 import heapq
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sweep import space
 from sweep.earlier import Earlier, keep_trials, kept_trials
 from sweep.journal import open_storage
 from sweep.proposal import Given, propose
+from sweep.record import STATES, Report, TrialRecord
 from sweep.sampler import RungSampler, is_drawn
 from vae.encoding import DataSpec
 from vae.ranking import rank_key, rank_value
@@ -26,74 +27,8 @@ FINALISTS = 3
 """Configurations that are trained on further seeds once the search is over."""
 FINAL_SEEDS = 3
 
-STATES = ("pending", "running", "paused", "stopped", "completed", "failed")
 _ENDS = {"stopped": TrialState.PRUNED, "completed": TrialState.COMPLETE, "failed": TrialState.FAIL}
 _STATES = {state: name for name, state in _ENDS.items()} | {TrialState.RUNNING: "paused"}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a trial tells the driver: epochs since the last report, and where it stands."""
-
-    epoch: int
-    curve: list[dict[str, float]]  # metrics of each epoch, of some on validation too
-    best: dict[str, float]  # metrics of the trial's best epoch so far
-    train_seconds: float  # of the trial, in all
-    node: str
-    failure: str | None = None  # why the trial could not go on
-
-
-@dataclass
-class TrialRecord:
-    """One trial as the driver knows it."""
-
-    number: int
-    params: dict[str, Any]
-    state: str = "pending"
-    epoch: int = 0
-    last: dict[str, float] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)
-    train_seconds: float = 0.0
-    node: str = ""
-    failure: str | None = None
-    values: dict[int, float] = field(default_factory=dict)  # rank value at each rung
-    goal: int = 0  # the rung at which it competes next; beyond the top if at none
-    turn: int = 0  # when it was handed out last, counted
-    reported_at: float | None = None  # its last report, in seconds since 1970
-    standing: tuple[bool, float] | None = None  # rank key of its best epoch
-    crashes: dict[str, int] = field(default_factory=dict)  # by what was to blame
-
-    @property
-    def prefix(self) -> str:
-        """Of the names of the folders in which Ray Tune runs it, one for each turn."""
-        return f"{self.number:05d}-"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will be trained."""
-        return self.state in _ENDS
-
-    @property
-    def waits(self) -> bool:
-        """Whether it has been to a rung, and goes on only if it comes to be among the best there."""
-        return self.state == "paused" and self.epoch >= self.goal
-
-    def kept(self) -> dict[str, Any]:
-        """What the journal keeps beside params and rung values."""
-        names = (
-            "epoch",
-            "last",
-            "best",
-            "train_seconds",
-            "node",
-            "failure",
-            "params",
-            "goal",
-            "turn",
-            "crashes",
-            "reported_at",
-        )
-        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from ray import tune
 
+from sweep.record import Report
 from sweep.scheduler import rungs, validates
-from sweep.study import Report, Settings
+from sweep.study import Settings
 from vae.config import Config
 from vae.corpus import Corpus
 from vae.device import default_device

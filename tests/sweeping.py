@@ -11,9 +11,10 @@ from pathlib import Path
 
 from tiny import make_trainer
 
+from sweep.record import Report
 from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
-from sweep.study import Report, Settings, Study
+from sweep.study import Settings, Study
 from vae.encoding import DataSpec
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from benchmarks.common import Table
 from benchmarks.elbo_table import fitting_epochs
 from benchmarks.published import published
 from benchmarks.timed_training import Pace, train
-from sweep.study import TrialRecord
+from sweep.record import TrialRecord
 from vae.config import Config
 from vae.train import TrainingData
 

@@ -2,8 +2,8 @@
 
 from tiny import BINARY, CPU, make_corpus
 
+from sweep.record import Report
 from sweep.scheduler import Asha, validates
-from sweep.study import Report
 from vae.config import Config
 from vae.train import DivergedError, Trainer, TrainingData
 

@@ -4,8 +4,8 @@ import pytest
 from sweeping import report
 
 from sweep.live import FinalsView, LiveView, duration
+from sweep.record import Report
 from sweep.seeds import FinalRun
-from sweep.study import Report
 
 
 @pytest.mark.parametrize(

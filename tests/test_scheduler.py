@@ -2,8 +2,8 @@
 
 import pytest
 
+from sweep.record import Report
 from sweep.scheduler import MOST_WAITING, STOPPING, Asha, rungs, survives
-from sweep.study import Report
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from ray.tune.search import Searcher
 from sweeping import report
 
 from sweep.crash import WORKER, Crash
+from sweep.record import Report
 from sweep.scheduler import Asha
 from sweep.searcher import StudySearcher
-from sweep.study import Report
 
 
 @pytest.fixture
