@@ -50,6 +50,13 @@ PLAIN, BOHB = "plain Optuna (TPE, MedianPruner)", "BOHB (hpbandster, flat space)
 OURS_STOPPING = "ours, stopping"
 _BASES = (RANDOM, RANDOM_DEFAULTS)
 """Those that set the targets."""
+_RATIOS = {
+    "ratio_random_asha": (RANDOM, RANDOM),
+    "ratio_stock": (RANDOM, STOCK),
+    "ratio_random_asha_first_points": (RANDOM_DEFAULTS, RANDOM_DEFAULTS),
+    "ratio_stock_first_points": (RANDOM_DEFAULTS, STOCK_DEFAULTS),
+}
+"""Keys that others read: which target, and whose epochs to it are compared with ours."""
 _BEYOND = 3
 """Budgets that a search may spend."""
 _RESAMPLES = 2000
@@ -316,8 +323,8 @@ def measure(args: argparse.Namespace) -> None:
     curves, surrogate = read_curves(CURVES / args.data), _surrogate(args.data)
     runs = {workers: searches(args, workers) for workers in args.workers}
     by_workers = {workers: {base: summarise(of, base, args.epochs) for base in _BASES} for workers, of in runs.items()}
-    at = by_workers[16 if 16 in by_workers else args.workers[0]][RANDOM]["contenders"]
-    ratios = {"ratio_random_asha": at[RANDOM], **({"ratio_stock": at[STOCK]} if STOCK in at else {})}
+    at = by_workers[16 if 16 in by_workers else args.workers[0]]
+    ratios = {key: rows[name] for key, (base, name) in _RATIOS.items() if name in (rows := at[base]["contenders"])}
     figures = {
         **{name: row["ratio"] for name, row in ratios.items()},
         "interval": {name: row["ratio_interval"] for name, row in ratios.items()},

@@ -63,7 +63,7 @@ class Surrogate:
         trees: in the forest.
     """
 
-    def __init__(self, curves: list[dict[str, Any]], seed: int = 0, trees: int = 200) -> None:
+    def __init__(self, curves: list[dict[str, Any]], seed: int = 0, trees: int = 64) -> None:
         self._vectorizer, self._seed, self._trees = DictVectorizer(sparse=False), seed, trees
         first = [curve for curve in curves if curve["seed"] == 0]
         features = self._vectorizer.fit_transform([curve["params"] for curve in first])
