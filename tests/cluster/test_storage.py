@@ -52,14 +52,16 @@ def test_a_sweep_killed_on_one_machine_is_resumed_on_another_and_played(bucket, 
     assert "there are: far" in capsys.readouterr().err
 
 
-def test_a_store_that_is_away_for_half_a_minute_costs_no_trial(bucket, s3, chords, tmp_path, monkeypatch):
+@pytest.mark.parametrize("seconds", [30.0, 80.0])
+def test_a_store_that_is_away_for_a_while_costs_no_trial(seconds, bucket, s3, chords, tmp_path, monkeypatch):
+    """Also for longer than what writes a checkpoint waits, so that its trial goes on from an earlier one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     results, (host, port) = f"{bucket}/kept", s3.get_host_and_port()
     store, output = Store(results), tmp_path / "output"
     process = start(*("--data", chords, "--results", results, "--name", "away", "--trials", 10, *SMALL), output=output)
     wait_for(lambda: store.read("away/best/model.safetensors") is not None, process)
     s3.stop()
-    time.sleep(30.0)
+    time.sleep(seconds)
     back = ThreadedMotoServer(ip_address=host, port=port, verbose=False)
     back.start()
     assert process.wait(timeout=300) == 0, output.read_text()
