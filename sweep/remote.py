@@ -99,7 +99,8 @@ def watch(args: argparse.Namespace) -> None:
 
 def _results(args: argparse.Namespace) -> str:
     """Where the cluster writes them."""
-    results: str | None = args.results if "results" in args.changed else results_of(read_cluster(args.cluster))
+    config = read_cluster(args.cluster)
+    results: str | None = args.results if "results" in args.changed else results_of(config)
     if results is None:
         raise UserError(
             f"--cluster {args.cluster}: sets no SWEEP_RESULTS; pass --results, a place that all its nodes reach."

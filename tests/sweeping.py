@@ -111,4 +111,5 @@ def new_folder(results, name="test"):
     """The folder of a sweep that begins."""
     folder = SweepFolder(results, name)
     folder.create()
+    folder.make_latest()
     return folder

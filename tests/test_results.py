@@ -10,7 +10,7 @@ from vae import checkpoint
 def test_latest_points_to_the_newest(folder):
     newer = SweepFolder(folder.results, "newer")
     newer.create()
-    assert not (folder.results / "latest").exists()  # it has not begun
+    assert (folder.results / "latest").resolve() == folder.path.resolve()  # the newer one has not begun
     newer.make_latest()
     assert (folder.results / "latest").resolve() == (folder.results / "newer").resolve()
 

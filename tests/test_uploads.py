@@ -20,7 +20,6 @@ def folder(bucket, tmp_path, monkeypatch):
 def test_what_changes_is_copied_but_scratch_files_and_torn_lines(folder, bucket):
     said = []
     with Uploads(folder, said.append):
-        folder.make_latest()
         folder.summary.write_text("{}")
         folder.journal.write_text("{}\n{")
         (folder.path / ".scratch").write_text("x")
