@@ -135,8 +135,7 @@ class Run:
         places = [self.train(params, minutes, patience=_PATIENCE)]
         left = deadline - time.monotonic()
         if places[0] is not None and left > _LEAST_SHARE * 60.0 * minutes:
-            best = checkpoint.read_json(places[0] / checkpoint.METRICS)["epoch"]
-            places.append(self.train(params, left / 60.0, epochs=math.ceil(_LONGER * best)))
+            places.append(self.train(params, left / 60.0, epochs=epochs_after(places[0])))
         return max((place for place in places if place is not None), key=_standing, default=None)
 
     def finals(self, top: list[TrialRecord], deadline: float) -> list[Path]:
@@ -215,12 +214,15 @@ def _standing(place: Path) -> tuple[bool, float]:
 
 def fitting_epochs(record: TrialRecord, runs: list[Path]) -> int | None:
     """Epochs that suit a configuration which got worse in the search, or in runs of its own; None if it never did."""
-    best = int(record.best["epoch"])
     if runs:
-        best = int(checkpoint.read_json(runs[-1] / checkpoint.METRICS)["epoch"])
-    elif best > _GROWING * record.epoch:
-        return None
-    return math.ceil(_LONGER * best)
+        return epochs_after(runs[-1])
+    best = int(record.best["epoch"])
+    return None if best > _GROWING * record.epoch else math.ceil(_LONGER * best)
+
+
+def epochs_after(run: Path) -> int:
+    """Epochs that suit a configuration which got worse in a run."""
+    return math.ceil(_LONGER * checkpoint.read_json(run / checkpoint.METRICS)["epoch"])
 
 
 def params_of(row: str, earlier: dict[tuple[str, str], dict[str, Any]], data: str) -> dict[str, Any]:

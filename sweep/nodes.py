@@ -25,8 +25,6 @@ _SECONDS = 90.0
 """That a node may take to answer."""
 _FILES, _DISK, _MEMORY = 4096, 5 * 2**30, 2 * 2**30
 """The least of open files, of free disk and of free memory, in bytes."""
-
-
 _MONITOR = "/tmp/ray/session_latest/logs/monitor.log"
 
 
@@ -184,12 +182,13 @@ def warnings() -> list[str]:
     if url and not url.startswith(("127.0.0.1", "localhost")):
         found.append(f"the dashboard listens at {url}: --dashboard-host=127.0.0.1 on the head keeps it there.")
     there = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    return found + list(_absent(own_cluster() or {"provider": {}}, there))
+    return found + list(_absent(own_cluster(), there))
 
 
-def _absent(config: dict[str, Any], there: set[str]) -> Iterator[str]:
-    """Machines of a cluster file that have not joined, where it names them."""
-    for name in config["provider"].get("worker_ips") or ():
+def _absent(config: dict[str, Any] | None, there: set[str]) -> Iterator[str]:
+    """Machines of a cluster file that have not joined, where there is one and it names them."""
+    named = None if config is None else config["provider"].get("worker_ips")
+    for name in named or ():
         if not {name, _address(name)} & there:
             yield (
                 f"{name}: is in the cluster file but has not joined; {_MONITOR} on the head says why, such as another "
