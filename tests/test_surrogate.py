@@ -48,6 +48,19 @@ def test_others_lie_near_those_that_are_like_them():
     assert all(value > 0.8 for value in surrogate.rank_correlations().values())
 
 
+def test_what_was_never_trained_can_be_better_than_all_that_was():
+    def uneven(number):
+        """Worth that nothing tells."""
+        curve, luck = recorded(number), np.random.default_rng(100 + number).normal()
+        return {**curve, "epochs": [[e, at, elbo + luck, *others] for e, at, elbo, *others in curve["epochs"]]}
+
+    curves = [uneven(number) for number in range(40)]
+    surrogate, best = Surrogate(curves, trees=30), max(curve["epochs"][-1][2] for curve in curves)
+    news = [surrogate.curve(recorded(number)["params"]).points[-1].metrics["val_elbo"] for number in range(100, 300)]
+    assert max(news) > best
+    assert np.std(news) == pytest.approx(np.std([curve["epochs"][-1][2] for curve in curves]), rel=0.3)
+
+
 def test_noise_is_what_seeds_differ_by_and_the_same_for_the_same_seed():
     curves = [recorded(number) for number in range(20)] + [recorded(number, seed=1) for number in range(5)]
     surrogate, params = Surrogate(curves, trees=30), {"family": "dense", "learning_rate": 2e-3}
