@@ -149,6 +149,7 @@ def run_trials(
     resources: Resources,
     sessions: Checkpoints,
     folder_of: Callable[[dict[str, Any]], str],
+    trial: type[VaeTrial] = VaeTrial,
     **parts: Any,
 ) -> None:
     """Runs Ray Tune until its searcher has no more trials.
@@ -159,11 +160,12 @@ def run_trials(
         resources: of the machines.
         sessions: where each start has a folder of its own.
         folder_of: names the folder of a trial by its config.
+        trial: what trains it.
         parts: of `tune.run`, such as `search_alg`, `scheduler`, `stop` and `callbacks`.
     """
     outlive_lost_workers()
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)
-    trainable = tune.with_parameters(VaeTrial, corpus=corpus, settings=settings)
+    trainable = tune.with_parameters(trial, corpus=corpus, settings=settings)
     # Not `Tuner`, which pickles all of this to restore it: here the study's journal does that, and no pickles.
     tune.run(
         tune.with_resources(trainable, resources.per_trial),
