@@ -2,14 +2,16 @@
 
 A forest of randomised trees (Geurts et al. 2006) maps hyperparameters to whole curves: the ELBO, the KL, the code gain
 and the seconds of each scored epoch. A mean of trees lies between what was recorded, so that nothing would ever be
-better than the best of that. So what the forest got wrong about a recorded configuration about as good, when that was
-held out, is added, the same whenever a configuration is asked for; and the difference between two seeds of one about as
-good, where those were recorded, another for each seed. Another forest says which fail; they do when one that was
-recorded did. How well it ranks configurations that it has not seen is measured by cross-validation, at each rung.
+better than the best of that. So what the forest got wrong about two recorded configurations about as good, when those
+were held out, is added in random parts, the same whenever a configuration is asked for; and the difference between two
+seeds of one about as good, where those were recorded, another for each seed. Another forest says which fail; they do
+when one that was recorded did. How well it ranks configurations that it has not seen is measured by cross-validation,
+at each rung.
 """
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -99,7 +101,7 @@ class Surrogate:
             return recorded[generator.integers(len(recorded))]
         features = self._vectorizer.transform([params])
         mean = self._forest.predict(features)[0]
-        vector = mean + (self._vectors - self._held_out)[_generator(key).choice(_alike(self._held_out[:, _TOP], mean))]
+        vector = mean + self._missed(mean, _generator(key))
         if len(self.noise):
             noise = self.noise[generator.choice(_alike(self._noise_of, mean))]
             vector = vector + noise * generator.choice((-1.0, 1.0))
@@ -108,6 +110,12 @@ class Surrogate:
             return curve
         like = self._failed[generator.integers(len(self._failed))]
         return replace(like, points=curve.points[: len(like.points)])
+
+    def _missed(self, mean: Array, generator: np.random.Generator) -> Array:
+        """What a forest gets wrong about a configuration: of as much variance as about those recorded."""
+        one, other = generator.choice(_alike(self._held_out[:, _TOP], mean), 2)
+        missed, angle = self._vectors - self._held_out, generator.uniform(0.0, math.pi / 2)
+        return math.cos(angle) * missed[one] + math.sin(angle) * missed[other]
 
     def rank_correlations(self) -> dict[int, float]:
         """Spearman's, between true and predicted rank values at each rung, of configurations held out in turn."""

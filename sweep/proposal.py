@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweep.sampler import OneByOne, RungSampler
 
 _DRAWS = 8
-"""At most; the last as good as any. Then the first draw that is new, or else the least likely to fail, is taken."""
+"""At most. Then, of those that are new, the least likely to fail is taken; if none is new, random ones follow."""
 _RISK = 0.2
 """Share of the trees that may expect a failure."""
 _TREES = 20
@@ -32,18 +32,24 @@ def propose(trials: Sequence[FrozenTrial], draw: Callable[[optuna.Trial], Any], 
         draw: suggests every parameter of a trial, define-by-run.
         seed: of this proposal.
     """
-    scratch = optuna.create_study(sampler=RungSampler(trials, seed))
     risk_of = failure_risk(trials, seed)
-    drafts = []
-    for attempt in range(_DRAWS):
-        trial = scratch.ask()
-        draw(trial)
-        params, risk = trial.params, risk_of(trial.params)
-        repeated = any(other.params == params for other in trials)
-        if not repeated and risk <= _RISK:
-            return params
-        drafts.append((repeated, risk, attempt, params))
-    return min(drafts, key=lambda draft: draft[:3])[3]
+    tried = [trial.params for trial in trials]
+    params: dict[str, Any] = {}
+    for seen in (trials, ()):
+        scratch = optuna.create_study(sampler=RungSampler(seen, seed))
+        drafts = []
+        for attempt in range(_DRAWS):
+            trial = scratch.ask()
+            draw(trial)
+            params, risk = trial.params, risk_of(trial.params)
+            if params in tried:
+                continue
+            if risk <= _RISK:
+                return params
+            drafts.append((risk, attempt, params))
+        if drafts:
+            return min(drafts, key=lambda draft: draft[:2])[2]
+    return params
 
 
 def failure_risk(trials: Sequence[FrozenTrial], seed: int) -> Callable[[dict[str, Any]], float]:

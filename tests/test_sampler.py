@@ -109,7 +109,7 @@ def test_a_region_that_fails_is_left():
         return params["learning_rate"] > 5e-4 * 20 ** (2 / 3)
 
     drawn = drive(120, lambda _, params: None if fails(params) else {1: -params["dropout"]}, task)
-    assert sum(fails(params) for params in drawn[:10]) >= 2
+    assert any(fails(params) for params in drawn[:10])
     assert sum(fails(params) for params in drawn[60:]) < 6
 
 

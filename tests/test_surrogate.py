@@ -49,16 +49,24 @@ def test_others_lie_near_those_that_are_like_them():
 
 
 def test_what_was_never_trained_can_be_better_than_all_that_was():
-    def uneven(number):
+    """Of forty recorded and another the other is the best as often as any, were they draws of one kind."""
+
+    def uneven(number, kind):
         """Worth that nothing tells."""
-        curve, luck = recorded(number), np.random.default_rng(100 + number).normal()
+        curve, luck = recorded(number), np.random.default_rng((kind, number)).normal()
         return {**curve, "epochs": [[e, at, elbo + luck, *others] for e, at, elbo, *others in curve["epochs"]]}
 
-    curves = [uneven(number) for number in range(40)]
-    surrogate, best = Surrogate(curves, trees=30), max(curve["epochs"][-1][2] for curve in curves)
-    news = [surrogate.curve(recorded(number)["params"]).points[-1].metrics["val_elbo"] for number in range(100, 300)]
-    assert max(news) > best
-    assert np.std(news) == pytest.approx(np.std([curve["epochs"][-1][2] for curve in curves]), rel=0.3)
+    better, spread = [], []
+    for kind in range(6):
+        curves = [uneven(number, kind) for number in range(40)]
+        surrogate, tops = Surrogate(curves, trees=30), [curve["epochs"][-1][2] for curve in curves]
+        news = [
+            surrogate.curve(recorded(number)["params"]).points[-1].metrics["val_elbo"] for number in range(100, 200)
+        ]
+        better.append(np.mean(np.array(news) > max(tops)))
+        spread.append(np.std(news) / np.std(tops))
+    assert 0.005 < np.mean(better) < 0.06
+    assert np.mean(spread) == pytest.approx(1.0, abs=0.3)
 
 
 def test_noise_is_what_seeds_differ_by_and_the_same_for_the_same_seed():
