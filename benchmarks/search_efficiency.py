@@ -305,7 +305,7 @@ def _run_all(pool: Any, jobs: list[Job]) -> list[Made]:
 
 
 def searches(args: argparse.Namespace, workers: int) -> dict[str, list[Made]]:
-    """The runs of all contenders, in their order; those that set no target end once they have what any needs."""
+    """The runs of all contenders, in their order; those that set no target end once they have what resampling may ask."""
 
     def jobs(names: Sequence[str], enough: float = math.inf) -> list[Job]:
         most = _BEYOND * args.epochs
@@ -313,7 +313,8 @@ def searches(args: argparse.Namespace, workers: int) -> dict[str, list[Made]]:
 
     with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
         made = _run_all(pool, jobs(_BASES))
-        enough = max(one.found(args.epochs) for one in made)
+        bases = {name: [one for one in made if one.job.contender == name] for name in _BASES}
+        enough = max(target_of(drawn[name], args.epochs) for drawn in resampled(bases) for name in _BASES)
         made += _run_all(pool, jobs([name for name in args.contender if name not in _BASES], enough))
     return {name: [one for one in made if one.job.contender == name] for name in args.contender}
 
