@@ -305,7 +305,7 @@ def _run_all(pool: Any, jobs: list[Job]) -> list[Made]:
 
 
 def searches(args: argparse.Namespace, workers: int) -> dict[str, list[Made]]:
-    """The runs of all contenders, in their order; those that set no target end once they have what resampling may ask."""
+    """The runs of all contenders, in their order; those that set no target end once they have what resamples ask."""
 
     def jobs(names: Sequence[str], enough: float = math.inf) -> list[Job]:
         most = _BEYOND * args.epochs
