@@ -280,13 +280,13 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     low, high = (_figure(value) for value in row["epochs_interval"])
     least, most = (_figure(value, 2) for value in row["ratio_interval"])
     epochs, ratio = _figure(row["epochs"]), _figure(row["ratio"], 2)
-    return f"{epochs} ({low} to {high})", _figure(row["hours"], 2), f"{ratio} ({least} to {most})"
+    return f"{epochs} ({low} to {high})", _figure(60.0 * row["hours"], 1), f"{ratio} ({least} to {most})"
 
 
 def table(by_workers: dict[int, dict[str, Any]]) -> Table:
     """All contenders, for each number of workers and both targets."""
-    head = ("epochs to the target (95%)", "hours", "over ours (95%)")
-    columns = ("workers: search", *head, *(f"target with our first points: {cell}" for cell in head))
+    head = ("epochs (95%)", "minutes", "over ours (95%)")
+    columns = ("workers: search", *head, *(f"second target: {cell}" for cell in head))
     lines = [
         (f"{workers}: {name}", *_cells(row), *_cells(bases[RANDOM_DEFAULTS]["contenders"][name]))
         for workers, bases in by_workers.items()
