@@ -21,7 +21,7 @@ from sweep.run import main, most_trials
 from sweep.status import main as status
 from vae import checkpoint, sample
 from vae.bounds import TEST_SEED, VALIDATION_SEED, evaluate
-from vae.config import Config
+from vae.config import FAMILY_NAMES, Config
 from vae.corpus import load_corpus
 from vae.windows import Songs
 
@@ -173,30 +173,21 @@ def test_the_status_tells_how_far_it_came(finished, capsys, tmp_path):
 
 def test_a_sweep_begins_with_the_best_of_an_earlier_one(finished, chords, tmp_path):
     (tmp_path / "chords").symlink_to(finished[0] / "chords")
+    tried = [trial.params for trial in _study(SweepFolder(finished[0], "chords").journal, "chords").trials]
+    families = sorted({params["family"] for params in tried[len(FAMILY_NAMES) :]})  # of what was no default
     code, output = run(
-        *("--data", chords, "--results", tmp_path, "--name", "warm", "--warm-start", "chords", "--trials", 2),
-        *(
-            "--max-epochs",
-            9,
-            "--epoch-steps",
-            24_000,
-            "--time-budget",
-            "1s",
-            "--family",
-            "dense",
-            "--family",
-            "recurrent",
-        ),
+        *("--data", chords, "--results", tmp_path, "--name", "warm", "--warm-start", "chords"),
+        *("--max-epochs", 9, "--epoch-steps", 24_000, "--time-budget", "1s", "--trials", len(families)),
+        *(word for family in families for word in ("--family", family)),
     )
     assert code == 0, output
     (line,) = [line for line in output.splitlines() if line.startswith("warm start")]
     assert "trials to inform proposals" in line
-    assert len(rows_of(tmp_path, "warm")) == 2
+    assert len(rows_of(tmp_path, "warm")) == len(families)
     study = _study(SweepFolder(tmp_path, "warm").journal, "warm")
     assert study.user_attrs["warm_start"] == [line]
     points = [trial.system_attrs["fixed_params"] for trial in study.trials if trial.state.name == "WAITING"]
     assert points
-    tried = [trial.params for trial in _study(SweepFolder(finished[0], "chords").journal, "chords").trials]
     assert all(point in tried for point in points)
 
 
