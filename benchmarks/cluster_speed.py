@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from lab import Lab, missing
-from launching import prepare_on_prem, up
+from launching import prepare_on_prem, rows, up
 from sweeping import wait_for
 
 from benchmarks.common import Table, made_songs, write
@@ -59,11 +59,6 @@ class Cluster:
         """Whether there are so many worker hosts."""
         status = self.laptop.run(f"cd ~/music && ray exec {self.file} 'ray status' || true")
         return f"{workers + 1} local.cluster.node" in status
-
-    def rows(self, name: str) -> list[dict[str, str]]:
-        """`trials.csv` of a sweep."""
-        path = self.shared / name / "trials.csv"
-        return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
     @contextmanager
     def sweep(self, name: str, options: str) -> Iterator[subprocess.Popen[str]]:
@@ -109,7 +104,7 @@ def first_trial(cluster: Cluster, name: str) -> tuple[float, float]:
     up(cluster.laptop, cluster.file)
     came_up = time.monotonic() - began
     with cluster.sweep(name, _MANY) as process:
-        wait_for(lambda: any(row["state"] == "running" for row in cluster.rows(name)), process, 300)
+        wait_for(lambda: any(row["state"] == "running" for row in rows(cluster.lab, name)), process, 300)
         return came_up, time.monotonic() - began
 
 
@@ -119,8 +114,8 @@ def taken_back(cluster: Cluster, name: str) -> float:
 
         def training() -> dict[str, str]:
             """The nodes of trials that train, by number."""
-            rows = cluster.rows(name)
-            return {row["id"]: row["node"] for row in rows if row["state"] == "running" and row["epochs"] != "0"}
+            now = rows(cluster.lab, name)
+            return {row["id"]: row["node"] for row in now if row["state"] == "running" and row["epochs"] != "0"}
 
         wait_for(lambda: len(training()) == SLOTS, process, 300)
         had = training()
@@ -130,7 +125,7 @@ def taken_back(cluster: Cluster, name: str) -> float:
         mine = [number for number, node in had.items() if node == lost]
 
         def elsewhere() -> bool:
-            now = {row["id"]: row["node"] for row in cluster.rows(name)}
+            now = {row["id"]: row["node"] for row in rows(cluster.lab, name)}
             return all(now[number] != lost for number in mine)
 
         wait_for(elsewhere, process, 300)

@@ -304,6 +304,10 @@ def _run_all(pool: Any, jobs: list[Job]) -> list[Made]:
     return made
 
 
+def _by_contender(made: list[Made], names: Sequence[str]) -> dict[str, list[Made]]:
+    return {name: [one for one in made if one.job.contender == name] for name in names}
+
+
 def searches(args: argparse.Namespace, workers: int) -> dict[str, list[Made]]:
     """The runs of all contenders, in their order; those that set no target end once they have what resamples ask."""
 
@@ -313,10 +317,10 @@ def searches(args: argparse.Namespace, workers: int) -> dict[str, list[Made]]:
 
     with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
         made = _run_all(pool, jobs(_BASES))
-        bases = {name: [one for one in made if one.job.contender == name] for name in _BASES}
-        enough = max(target_of(drawn[name], args.epochs) for drawn in resampled(bases) for name in _BASES)
+        bases = resampled(_by_contender(made, _BASES))
+        enough = max(target_of(drawn[name], args.epochs) for drawn in bases for name in _BASES)
         made += _run_all(pool, jobs([name for name in args.contender if name not in _BASES], enough))
-    return {name: [one for one in made if one.job.contender == name] for name in args.contender}
+    return _by_contender(made, args.contender)
 
 
 def measure(args: argparse.Namespace) -> None:

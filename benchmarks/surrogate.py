@@ -79,6 +79,7 @@ class Surrogate:
         self.noise, self._noise_of = _noise(curves)
         self._forest = self._fit(self._whole, self._vectors)
         self._held_out = self._cross_validated()
+        self._errors = self._vectors - self._held_out
         self._failures = self._fit(features, failed.astype(float)) if failed.any() else None
         self._failed = [_as_recorded(curve) for curve in first if curve["failure"] is not None]
 
@@ -114,8 +115,8 @@ class Surrogate:
     def _missed(self, mean: Array, generator: np.random.Generator) -> Array:
         """What a forest gets wrong about a configuration: of as much variance as about those recorded."""
         one, other = generator.choice(_alike(self._held_out[:, _TOP], mean), 2)
-        missed, angle = self._vectors - self._held_out, generator.uniform(0.0, math.pi / 2)
-        return math.cos(angle) * missed[one] + math.sin(angle) * missed[other]
+        angle = generator.uniform(0.0, math.pi / 2)
+        return math.cos(angle) * self._errors[one] + math.sin(angle) * self._errors[other]
 
     def rank_correlations(self) -> dict[int, float]:
         """Spearman's, between true and predicted rank values at each rung, of configurations held out in turn."""

@@ -5,7 +5,7 @@ the learning rate, a third of its draws fall beyond. So they are drawn again if 
 where failures begin, says so; failing trials count as TPE's worst all the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import optuna
@@ -34,22 +34,26 @@ def propose(trials: Sequence[FrozenTrial], draw: Callable[[optuna.Trial], Any], 
     """
     risk_of = failure_risk(trials, seed)
     tried = [trial.params for trial in trials]
-    params: dict[str, Any] = {}
     for seen in (trials, ()):
-        scratch = optuna.create_study(sampler=RungSampler(seen, seed))
         drafts = []
-        for attempt in range(_DRAWS):
-            trial = scratch.ask()
-            draw(trial)
-            params, risk = trial.params, risk_of(trial.params)
+        for params in _draws(seen, draw, seed):
             if params in tried:
                 continue
-            if risk <= _RISK:
+            if (risk := risk_of(params)) <= _RISK:
                 return params
-            drafts.append((risk, attempt, params))
+            drafts.append((risk, params))
         if drafts:
-            return min(drafts, key=lambda draft: draft[:2])[2]
+            return min(drafts, key=lambda draft: draft[0])[1]
     return params
+
+
+def _draws(seen: Sequence[FrozenTrial], draw: Callable[[optuna.Trial], Any], seed: int) -> Iterator[dict[str, Any]]:
+    """What the sampler draws by the trials it sees; at random if it sees none."""
+    scratch = optuna.create_study(sampler=RungSampler(seen, seed))
+    for _ in range(_DRAWS):
+        trial = scratch.ask()
+        draw(trial)
+        yield trial.params
 
 
 def failure_risk(trials: Sequence[FrozenTrial], seed: int) -> Callable[[dict[str, Any]], float]:

@@ -1,5 +1,6 @@
 """Cluster files for hosts of the lab, made of the project's own."""
 
+import csv
 import shlex
 import sys
 from pathlib import Path
@@ -56,6 +57,12 @@ def prepare_on_prem(lab: Lab, store: str = SMALL_STORE) -> str:
 def up(laptop: Host, cluster: str) -> None:
     """Types `ray up`."""
     laptop.run(f"cd ~/music && ray up -y {cluster}", 240, RAY_UP_enable_autoscaler_v2="0")
+
+
+def rows(lab: Lab, name: str) -> list[dict[str, str]]:
+    """`trials.csv` of a sweep in the folder that the hosts share; none before there is one."""
+    path = lab.shared / name / "trials.csv"
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
 def prepare_aws(lab: Lab, machines: int) -> Path:

@@ -1,19 +1,14 @@
 """`clusters/on-prem.yaml`, brought up for real by `ray up` on hosts of the lab."""
 
-import csv
 import json
 import shlex
 from pathlib import Path
 
+from launching import rows
 from sweeping import wait_for
 
 ALONE = Path.home() / "alone"  # which each host has for itself
 SMALL = "--max-epochs 9 --epoch-steps 8000 --family dense --final-seeds 1"
-
-
-def rows(lab, name):
-    path = lab.shared / name / "trials.csv"
-    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
 def sweep(lab, options, cluster):
