@@ -68,13 +68,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     corpus = load_corpus(args.data)
     tuning.start_ray("auto")
-    resources = tuning.find_resources(1, None, joined=True, wait=print)
+    resources = tuning.find_resources(1, None, joined=True, tell=print)
     families, digest = ("dense",), corpus.fingerprint
     settings = Settings("asleep", args.data, corpus.spec, digest, families, MAX_EPOCHS, 1000, 0, MIN_KL, STOPPING)
     folder = SweepFolder(args.folder, "asleep")
     folder.create()
     scheduler = Asha(Study(folder.journal, settings, args.trials), lambda: False)
-    print(f"{socket.gethostname()}: {resources.where}", flush=True)
+    print(f"{socket.gethostname()}: {resources}", flush=True)
     tuning.run_trials(
         corpus,
         settings,

@@ -62,7 +62,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         view: shown to the user.
         board: TensorBoard.
         clock: times.
-        slots: trials at a time.
+        slots: the most trials at a time so far.
         baseline: of the summary.
         on_better: called when a new best is exported.
     """
@@ -74,7 +74,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         view: LiveView,
         board: Board,
         clock: Clock,
-        slots: int,
+        slots: Callable[[], int],
         baseline: dict[str, float],
         on_better: Callable[[], None],
     ) -> None:
@@ -228,7 +228,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
             The summary.
         """
         train_seconds = sum(record.train_seconds for record in self._study.records.values())
-        known = {"baseline": self._baseline, **self._clock.times(self._slots, train_seconds), **further}
+        known = {"baseline": self._baseline, **self._clock.times(self._slots(), train_seconds), **further}
         summary = summarise(self._study, known, self.best)
         checkpoint.write_json(self._folder.summary, summary)
         self._snapshots.take(at_once=bool(further))

@@ -67,7 +67,7 @@ def _seed(run: FinalRun) -> dict[str, Any]:
 class _Finals(Searcher):  # type: ignore[misc]  # ray ships incomplete types
     """Hands out final runs, in their order."""
 
-    def __init__(self, runs: Sequence[FinalRun], stop: Stop, most: int) -> None:
+    def __init__(self, runs: Sequence[FinalRun], stop: Stop, most: Callable[[], int]) -> None:
         super().__init__()
         self._most = most
         self._runs, self._stop = list(runs), stop
@@ -77,7 +77,7 @@ class _Finals(Searcher):  # type: ignore[misc]  # ray ships incomplete types
         """The config of the next run; None while one that trains may come back, then FINISHED."""
         if self._stop.asked() or not (self._runs or self._live):
             return str(Searcher.FINISHED)
-        if not self._runs or len(self._live) >= self._most:
+        if not self._runs or len(self._live) >= self._most():
             return None
         run = self._runs.pop(0)
         self._live.add(trial_id)

@@ -77,9 +77,9 @@ def _run(args: argparse.Namespace) -> None:
         _sweep(args, started, settings, corpus, learned, folder)
 
 
-def _room(folder: SweepFolder, slots: int) -> int:
+def _room(folder: SweepFolder, resources: Resources) -> int:
     """Bytes that results may still take on the driver's disk, beside what it takes to save every trial and stop."""
-    checkpoints = 0 if is_remote(folder.place) else slots * _CHECKPOINT
+    checkpoints = 0 if is_remote(folder.place) else resources.slots * _CHECKPOINT
     return shutil.disk_usage(folder.path).free - _RESERVE - checkpoints
 
 
@@ -94,7 +94,7 @@ def _start(args: argparse.Namespace, folder: SweepFolder) -> tuple[str, Resource
     if joined:
         nodes.require_sound(folder.place, args.force, say)
     resources = find_resources(args.trials_per_gpu, args.max_concurrent, joined, say)
-    if _room(folder, resources.slots) <= 0:
+    if _room(folder, resources) <= 0:
         ray.shutdown()
         raise UserError(f"{folder.path}: the disk is nearly full; make room, or pass another --results.")
     return where, resources
@@ -110,10 +110,10 @@ def _sweep(
 ) -> None:
     where, resources = _start(args, folder)
     folder.make_latest()
-    say(f"sweep {settings.name} on {where}: {resources.where}", *corpus.report, *(given.report for given in learned))
+    say(f"sweep {settings.name} on {where}: {resources}", *corpus.report, *(given.report for given in learned))
     earlier = folder.read_summary() if args.resume else {}
     clock = Clock(started, earlier)
-    room = partial(_room, folder, resources.slots)
+    room = partial(_room, folder, resources)
     study = Study(folder.journal, settings, most_trials(args, earlier.get("trials", {})), learned)
     stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / (study.most or math.inf), room)
     train, spec = corpus.splits["train"], corpus.spec
@@ -125,7 +125,7 @@ def _sweep(
     say(f"baseline: {baseline['marginal_elbo']:.3f} nats a step on validation, keys independent, no model")
     board = Board(folder.tensorboard)
     view = LiveView(study, rungs(settings.max_epochs), resources.slots, stop.left)
-    callback = SweepCallback(study, folder, view, board, clock, resources.slots, baseline, stop.bettered)
+    callback = SweepCallback(study, folder, view, board, clock, lambda: resources.peak, baseline, stop.bettered)
     if args.resume is not None:
         callback.catch_up()
     callback.write()

@@ -19,7 +19,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
         scheduler: says which trial is next.
         stopping: whether the sweep is asked to stop; then nothing more is proposed.
         newest_checkpoint: its place, of a trial that was begun before, by the prefix of its folders; or None.
-        most: trials handed out at a time.
+        most: trials handed out at a time, now.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
         scheduler: Asha,
         stopping: Callable[[], bool],
         newest_checkpoint: Callable[[str], str | None],
-        most: int = sys.maxsize,
+        most: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
         super().__init__()
         self._most = most
@@ -37,7 +37,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The config of the next trial; None while one that runs may bring more, then FINISHED."""
-        if len(self._numbers) >= self._most:
+        if len(self._numbers) >= self._most():
             return None
         record = self._scheduler.next()
         if record is not None:

@@ -2,10 +2,10 @@
 
 import logging
 import os
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -25,6 +25,8 @@ LOCAL = "local"
 """The address of no cluster: this machine."""
 _WORKERS_SECONDS = 600.0
 """How long a cluster may take to have its first worker."""
+_LOOK_SECONDS = 1.0
+"""How often to see which machines a cluster has."""
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a warning on machines without GPUs
@@ -71,36 +73,73 @@ def start_ray(address: str | None) -> str:
     return f"the Ray cluster at {address}"
 
 
-@dataclass(frozen=True)
 class Resources:
-    """What a trial takes, and how many run at a time."""
+    """What a trial takes, and how many run at a time: GPUs shared by a few trials each; without GPUs a core a trial.
 
-    per_trial: dict[str, float]
-    slots: int
-    where: str
-    most: int  # that the searcher hands out at a time
+    Args:
+        found: what the machines have, by Ray's names.
+        trials_per_gpu: that share one.
+        limit: trials at a time at most; None: all that fit.
+        tell: told when machines have joined or left, where they may; None: they stay as they are.
+    """
+
+    def __init__(
+        self,
+        found: Mapping[str, float],
+        trials_per_gpu: int,
+        limit: int | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        self._trials_per_gpu, self._limit, self._tell = trials_per_gpu, limit or sys.maxsize, tell
+        self._found, self._looked = found, time.monotonic()
+        self._gpus = int(found.get("GPU", 0)) > 0
+        share = {"cpu": min(1.0, found.get("CPU", 1.0) / self._fit), "gpu": 1.0 / trials_per_gpu}
+        self.per_trial = share if self._gpus else {"cpu": 1.0}
+        self.peak = self.slots
+
+    @property
+    def _fit(self) -> int:
+        if self._gpus:
+            return int(self._found.get("GPU", 0)) * self._trials_per_gpu
+        return max(1, int(self._found.get("CPU", 1)))
+
+    @property
+    def slots(self) -> int:
+        """Trials that run at a time; `peak` is the most there were."""
+        return min(self._limit, self._fit)
+
+    def most(self) -> int:
+        """Trials that the searcher hands out at a time, by the machines that are there now."""
+        if self._tell is not None and time.monotonic() - self._looked > _LOOK_SECONDS:
+            before, self._found, self._looked = self.slots, ray.cluster_resources(), time.monotonic()
+            self.peak = max(self.peak, self.slots)
+            if self.slots != before:
+                self._tell(f"the cluster has {self} now")
+        return self.slots if self.slots < self._fit else self.slots + ahead(self.slots)
+
+    def __str__(self) -> str:
+        cores, gpus = max(1, int(self._found.get("CPU", 1))), int(self._found.get("GPU", 0))
+        machine = f"{cores} CPU core{'s' * (cores > 1)}, {gpus or 'no'} GPU{'s' * (gpus > 1)}"
+        return f"{machine}; {self.slots} trial{'s' * (self.slots > 1)} at a time"
 
 
-def find_resources(trials_per_gpu: int, most: int | None, joined: bool, wait: Callable[[str], None]) -> Resources:
-    """GPUs shared by a few trials each; without GPUs a core a trial.
+def find_resources(trials_per_gpu: int, limit: int | None, joined: bool, tell: Callable[[str], None]) -> Resources:
+    """Of this machine, or of the cluster, as soon as it has a worker.
 
     Args:
         trials_per_gpu: that share one.
-        most: trials at a time; None: all that fit.
+        limit: trials at a time at most; None: all that fit.
         joined: whether this is a cluster, and not Ray on this machine alone.
-        wait: told what is waited for, where a cluster has no workers yet.
+        tell: told what is waited for, and when machines have joined or left.
 
     Raises:
         UserError: none came.
     """
-    found = _await_workers(wait) if joined else ray.cluster_resources()
-    gpus, cores = int(found.get("GPU", 0)), max(1, int(found.get("CPU", 1)))
-    fit = gpus * trials_per_gpu if gpus else cores
-    share = {"cpu": min(1.0, cores / fit), "gpu": 1.0 / trials_per_gpu} if gpus else {"cpu": 1.0}
-    slots = fit if most is None else min(most, fit)
-    machine = f"{cores} CPU core{'s' * (cores > 1)}, {gpus or 'no'} GPU{'s' * (gpus > 1)}"
-    where = f"{machine}; {slots} trial{'s' * (slots > 1)} at a time"
-    return Resources(share, slots, where, slots if slots < fit else slots + ahead(slots))
+    if not joined:
+        return Resources(ray.cluster_resources(), trials_per_gpu, limit)
+    if promised := _promised():
+        return Resources(promised, trials_per_gpu, limit)
+    return Resources(_await_workers(tell), trials_per_gpu, limit, tell)
 
 
 def ahead(slots: int) -> int:
@@ -111,14 +150,12 @@ def ahead(slots: int) -> int:
     return max(1, slots // 8)
 
 
-def _await_workers(wait: Callable[[str], None]) -> dict[str, float]:
-    """What the cluster has, or comes to have on demand; a head that runs no trials has no cores for them itself."""
-    if promised := _promised():
-        return promised
+def _await_workers(tell: Callable[[str], None]) -> dict[str, float]:
+    """What the cluster has once it has a worker; a head that runs no trials has no cores for them itself."""
     deadline = time.monotonic() + _WORKERS_SECONDS
     found: dict[str, float] = ray.cluster_resources()
     if waiting := not found.get("CPU"):
-        wait("waiting for workers to join the cluster")
+        tell("waiting for workers to join the cluster")
         request_resources(num_cpus=1)
     while not found.get("CPU"):
         if time.monotonic() > deadline:

@@ -9,7 +9,7 @@ from benchmarks.common import made_songs
 
 HOSTS = {"laptop": 1, **INSTANCES}
 RESULTS = "s3://music/music-vae-sweep"
-SMALL = "--max-epochs 9 --epoch-steps 12000 --family dense --final-seeds 1 --trials-per-gpu 2"
+SMALL = "--max-epochs 9 --epoch-steps 40000 --family dense --final-seeds 1 --trials-per-gpu 2"
 _READ = """
 import sys
 from vae.store import Store

@@ -35,7 +35,8 @@ def assert_all_there(lab, name, trials, output):
 
 
 def test_a_sweep_from_the_laptop_loses_nothing_when_a_worker_is_powered_off_or_cut_off(lab, on_prem, music):
-    process = sweep(lab, f"--data ~/{music.name} --name lost --trials 40 {SMALL}", on_prem)
+    longer = SMALL.replace("8000", "40000")  # than what happens to it
+    process = sweep(lab, f"--data ~/{music.name} --name lost --trials 40 {longer}", on_prem)
     wait_for(lambda: nodes(lab, "lost") >= {"w1", "w2"}, process)
     lab["w2"].power_off()
     wait_for(lambda: _joined(lab, on_prem, 1), process)
