@@ -60,11 +60,11 @@ def terms_of(model, batch, generator):
     return model.terms(batch, noise)
 
 
-def codes_in_order(model, parts, name):
-    """Of all windows, a row a code: the drawn codes or the posteriors' means."""
+def codes_in_order(model, parts, of):
+    """Of all windows, a row a code, in the prior's mean and scale: the drawn codes or the posteriors' means."""
     found = []
     for batch, code in parts:
-        codes = code.z if name == "z" else code.posterior.mean
+        codes = (of(code) - code.prior.mean) / code.prior.std
         found.append(codes[0, : int(batch.lengths)] if model.code_unit == "step" else codes)
     return torch.cat(found)
 
@@ -80,13 +80,13 @@ def test_the_metric_is_a_loop_over_windows(songs, family):
         by_song[song] += (log_likelihood - code.kl).item()
         sums += [log_likelihood.item(), code.kl.item()]
         parts.append((batch, code))
-    z = codes_in_order(model, parts, "z")
-    others, at, gained = z.roll(len(z) // 2, 0), 0, sums[0]
+    drawn = codes_in_order(model, parts, lambda code: code.z)
+    others, at, gained = drawn.roll(len(drawn) // 2, 0), 0, sums[0]
     for batch, code in parts:
         count = int(batch.lengths) if model.code_unit == "step" else 1
         other = torch.zeros_like(code.z)
         other[0, : count if model.code_unit == "step" else None] = others[at : at + count].squeeze(0)
-        gained -= model.log_likelihood(batch, other).item()
+        gained -= model.log_likelihood(batch, code.prior.mean + code.prior.std * other).item()
         at += count
     steps = songs.steps
     assert found["log_likelihood"] == pytest.approx(sums[0] / steps, rel=1e-5)
@@ -94,7 +94,7 @@ def test_the_metric_is_a_loop_over_windows(songs, family):
     assert found["elbo"] == pytest.approx(by_song.sum() / steps, rel=1e-5)
     assert found["elbo_per_song"] == pytest.approx((by_song / songs.lengths.numpy()).mean(), rel=1e-5)
     assert found["code_gain"] == pytest.approx(gained / steps, rel=1e-3, abs=1e-5)
-    variance = codes_in_order(model, parts, "mean").var(0)
+    variance = codes_in_order(model, parts, lambda code: code.posterior.mean).var(0)
     assert found["active_units"] == (variance > 0.01).sum()
     assert found["kl"] > 0.01
 
@@ -281,13 +281,24 @@ def test_a_code_that_says_the_same_of_all_music_gains_nothing(songs, family):
     with torch.no_grad():
         posterior.weight.zero_()
         posterior.bias.copy_(torch.tensor([2.0] * 4 + [-6.0] * 4))
-        if family == "sequential":
-            model.prior.weight.zero_()
     found = evaluate(model, songs, 0)
     assert found["kl"] > 1.0
     assert found["code_gain"] == pytest.approx(0.0, abs=0.01)
     assert found["active_units"] == 0
     assert not is_feasible(found, min_kl=0.1)
+
+
+def test_what_a_learned_prior_foretells_is_no_gain_of_the_code(songs):
+    """Each step's code is that of the prior, which depends on the steps before."""
+    model = make("sequential")
+    with torch.no_grad():
+        model.prior.weight.normal_(0.0, 1.0, generator=torch.Generator().manual_seed(0))
+        model.prior.bias[4:] = -6.0
+        model.correction.weight.zero_()
+        model.correction.bias.zero_()
+    found = evaluate(model, songs, 0)
+    assert found["kl"] == pytest.approx(0.0, abs=1e-3)
+    assert found["code_gain"] == pytest.approx(0.0, abs=0.01)
 
 
 def test_a_single_window_has_no_active_unit_and_gains_nothing():

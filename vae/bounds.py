@@ -112,16 +112,19 @@ def _evaluate(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
     plan = songs.partition(model.config.window)
     codes, steps = _Codes(plan, model.code_unit), songs.steps
     noise = _first_noise(seed, codes.units, model.config.latent_dim).to(model.device())
-    z, said = torch.empty_like(noise), torch.empty_like(noise)
+    drawn, said, mean, std = (torch.empty_like(noise) for _ in range(4))
     own, kl, others = (torch.empty(len(plan), dtype=torch.float64) for _ in range(3))
     for windows, batch in _batches(model, songs, plan):
         longest = batch.x.shape[1]
         log_likelihood, code = model.terms(batch, codes.take(noise, windows, longest))
         own[windows], kl[windows] = log_likelihood.double().cpu(), code.kl.double().cpu()
-        codes.put(z, windows, longest, code.z)
+        # In the prior's mean and scale: what a learned prior foretells is not said by the code.
+        codes.put(drawn, windows, longest, (code.z - code.prior.mean) / code.prior.std)
         codes.put(said, windows, longest, (code.posterior.mean - code.prior.mean) / code.prior.std)
+        codes.put(mean, windows, longest, code.prior.mean)
+        codes.put(std, windows, longest, code.prior.std)
     # Half the split away: mostly another song, so that neighbours' shared key doesn't hide what a code says.
-    other = z.roll(max(1, len(z) // 2), dims=0)
+    other = mean + std * drawn.roll(max(1, len(drawn) // 2), dims=0)
     for windows, batch in _batches(model, songs, plan):
         z_other = codes.take(other, windows, batch.x.shape[1])
         others[windows] = model.log_likelihood(batch, z_other).double().cpu()
