@@ -95,7 +95,7 @@ class Run:
     def search(self, seconds: float) -> tuple[list[TrialRecord], float]:
         """Runs the sweep, or goes on with it; its two best trials, the best first, and the seconds it took to score."""
         sweep = SweepFolder(self.folder, "table")
-        new = ["--data", self.args.data, "--name", "table", "--seed", str(self.args.seed)]
+        new = ["--data", str(self.saved), "--name", "table", "--seed", str(self.args.seed)]
         words = ["--resume", "table"] if sweep.journal.exists() else [*new, "--patience", str(_SEARCH_PATIENCE)]
         words += ["--results", str(self.folder), "--time-budget", f"{seconds:.0f}s"]
         words += ["--final-seeds", "1"]  # `finals` has the rest of the time

@@ -128,6 +128,16 @@ def test_what_the_decoder_sees_is_thinned_in_training_only(name):
     assert not torch.equal(past(batch), past(batch))
 
 
+@torch.no_grad()
+def test_a_step_that_is_hidden_is_not_recalled_either():
+    writer, batch = make(Writer, step_dropout=1.0, recall_width=4), batch_of()
+    other = replace(batch, x=batch.x.clone())
+    other.x[:, 0] = 1.0 - other.x[:, 0]
+    assert not torch.equal(writer(batch), writer(other))
+    writer.train()
+    assert torch.equal(writer(batch), writer(other))
+
+
 # The summary of a window
 
 

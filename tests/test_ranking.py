@@ -23,6 +23,15 @@ def test_feasibility_by_hand(kl, code_gain, feasible):
     assert is_feasible({"kl": kl, "code_gain": code_gain}, min_kl=0.1) == feasible
 
 
+def test_without_a_floor_nothing_is_asked_of_the_code():
+    silent, speaking = (
+        {"val_elbo": value, "kl": kl, "code_gain": kl - 1e-6} for value, kl in ((-2.0, 0.0), (-3.0, 0.2))
+    )
+    assert is_feasible(silent, min_kl=0.0)
+    assert rank_key(silent, min_kl=0.0) > rank_key(speaking, min_kl=0.0)
+    assert rank_key(silent, min_kl=0.1) < rank_key(speaking, min_kl=0.1)
+
+
 def test_what_is_feasible_goes_first_then_the_rank():
     best_first = [
         {"val_elbo": -9.0, "kl": 0.2, "code_gain": 0.1},

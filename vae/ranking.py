@@ -11,8 +11,8 @@ def rank_value(metrics: Mapping[str, float], min_kl: float) -> float:
 
 
 def is_feasible(metrics: Mapping[str, float], min_kl: float) -> bool:
-    """Whether the code carries at least `min_kl` nats a step and the decoder uses half of that."""
-    return metrics["kl"] >= min_kl and metrics["code_gain"] >= min_kl / 2
+    """Whether the code carries at least `min_kl` nats a step and the decoder uses half of that; without one, always."""
+    return min_kl == 0.0 or (metrics["kl"] >= min_kl and metrics["code_gain"] >= min_kl / 2)
 
 
 def rank_key(metrics: Mapping[str, float], min_kl: float) -> tuple[bool, float]:

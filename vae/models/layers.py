@@ -4,6 +4,7 @@ Shape letters: B batch, T time steps, D features, H hidden units, E units that a
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -75,10 +76,19 @@ class PastReader(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """[B, T, E]."""
-        before = torch.cat([batch.previous[:, None], batch.x[:, :-1]], dim=1)
-        if self.training and self._step_dropout:
-            before = before * (torch.rand(before.shape[:2], device=before.device) >= self._step_dropout)[..., None]
-        read = self.reader(before, batch.shift)
+        return self.read(self.hide(batch))
+
+    def hide(self, batch: Batch) -> Batch:
+        """The batch as the decoder may see it: in training some steps that lie before others are zero."""
+        if not (self.training and self._step_dropout):
+            return batch
+        kept = (torch.rand(batch.x.shape[:2], device=batch.x.device) >= self._step_dropout)[..., None]
+        x = torch.cat([batch.x[:, :-1] * kept[:, 1:], batch.x[:, -1:]], dim=1)
+        return replace(batch, x=x, previous=batch.previous * kept[:, 0])
+
+    def read(self, batch: Batch) -> Tensor:
+        """As `forward`, with nothing hidden."""
+        read = self.reader(torch.cat([batch.previous[:, None], batch.x[:, :-1]], dim=1), batch.shift)
         start = (self.start + self.reader.key(batch.shift)).to(read.dtype)
         first = torch.where(batch.begins[:, None], start, read[:, 0])
         dropped: Tensor = self.dropout(torch.cat([first[:, None], read[:, 1:]], dim=1))
@@ -196,7 +206,8 @@ class Writer(nn.Module):
             into: [B, 1, H], added to what the LSTM reads at each step.
             onto: [B, 1, H], added to what comes out of it.
         """
-        written, _ = self.lstm(self.past(batch) + into)
+        batch = self.past.hide(batch)
+        written, _ = self.lstm(self.past.read(batch) + into)
         states: Tensor = self.dropout(written + onto)
         if self.recall is None:
             return states
