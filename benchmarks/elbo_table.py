@@ -303,7 +303,9 @@ def run(args: argparse.Namespace) -> None:
             place = work.alone(jobs[row], args.minutes)
             minutes = (time.monotonic() - began) / 60.0
             with recording:
-                if place is not None:
+                if place is None:
+                    print(f"{row}: not recorded, for it has not trained an epoch that can be scored", flush=True)
+                else:
                     record(args, work.scored(row, place, minutes, {}))
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
