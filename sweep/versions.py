@@ -22,10 +22,10 @@ def git(*words: str) -> str:
 
 @functools.cache  # of the code that this process began with
 def revision() -> str | None:
-    """The git revision, and `+changes` if the working tree departs from it; None where the code is no checkout."""
+    """The git revision, and `+changes` if code departs from it; None where the code is no checkout."""
     if not (ROOT / ".git").exists():  # installed, perhaps below a repository of somebody else's
         return None
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "*.py", "pyproject.toml") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
