@@ -93,18 +93,19 @@ def machine() -> dict[str, Any]:
     }
 
 
-def made_songs(path: Path, train: int, others: int) -> Path:
-    """Writes a piano-roll file of songs of two chords anywhere on the keyboard: a code has much to say, soon learnt.
+def made_songs(path: Path, train: int, others: int, steps: int = 8) -> Path:
+    """Writes a piano-roll file of songs of chords anywhere on the keyboard: a code has much to say, soon learnt.
 
     Args:
         path: of the file.
         train: how many songs are to be trained on.
         others: how many there are for validation, and for the test.
+        steps: of a song; a chord lasts four.
     """
     random = np.random.default_rng(0)
 
     def song() -> list[list[int]]:
-        return [[int(root), int(root) + 4, int(root) + 7] for root in random.integers(30, 90, 2) for _ in range(4)]
+        return [[int(root), int(root) + 4, int(root) + 7] for root in random.integers(30, 90, steps // 4) for _ in range(4)]
 
     sizes = {"train": train, "valid": others, "test": others}
     path.write_text(json.dumps({name: [song() for _ in range(size)] for name, size in sizes.items()}))
