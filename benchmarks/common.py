@@ -105,7 +105,8 @@ def made_songs(path: Path, train: int, others: int, steps: int = 8) -> Path:
     random = np.random.default_rng(0)
 
     def song() -> list[list[int]]:
-        return [[int(root), int(root) + 4, int(root) + 7] for root in random.integers(30, 90, steps // 4) for _ in range(4)]
+        roots = random.integers(30, 90, steps // 4).tolist()
+        return [[root, root + 4, root + 7] for root in roots for _ in range(4)]
 
     sizes = {"train": train, "valid": others, "test": others}
     path.write_text(json.dumps({name: [song() for _ in range(size)] for name, size in sizes.items()}))

@@ -26,6 +26,7 @@ def revision() -> str | None:
     if not (ROOT / ".git").exists():  # installed, perhaps below a repository of somebody else's
         return None
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "*.py", "pyproject.toml") else "")
+        changed = git("status", "--porcelain", "--", "*.py", "pyproject.toml")
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
