@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
 from vae.errors import UserError
 from vae.files import write_atomically
@@ -22,7 +23,13 @@ _SNAPSHOT_SECONDS = 30.0
 def open_storage(path: Path) -> JournalStorage:
     """Where Optuna reads and writes a journal, from now on without telling each step."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return JournalStorage(JournalFileBackend(str(path)))
+    # Absolute: Optuna's lock is a link to it; a relative one would lead nowhere, and be waited for for ever.
+    return JournalStorage(JournalFileBackend(str(path.absolute())))
+
+
+def lock_of(path: Path) -> Path:
+    """What is there while Optuna writes to a journal."""
+    return path.with_name(path.name + LOCK_FILE_SUFFIX)
 
 
 def snapshot_of(path: Path) -> Path:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweep import space
 from sweep.earlier import Earlier, keep_trials, kept_trials
-from sweep.journal import open_storage
+from sweep.journal import lock_of, open_storage
 from sweep.proposal import Given, propose
 from sweep.record import STATES, Report, TrialRecord
 from sweep.sampler import RungSampler, is_drawn
@@ -56,7 +56,7 @@ class Settings:
 
 
 class Study:
-    """All trials of a sweep.
+    """All trials of a sweep. One at a time is opened of a journal, see `SweepFolder.driven`.
 
     Args:
         path: the journal file.
@@ -71,6 +71,7 @@ class Study:
         self.records: dict[int, TrialRecord] = {}
         new = not path.exists()
         points = space.first_points(settings.task) if new else []  # a family that can't be leaves no journal behind
+        lock_of(path).unlink(missing_ok=True)  # of a driver that was killed, for this one is alone
         storage = open_storage(path)
         self._optuna = optuna.create_study(
             storage=storage,

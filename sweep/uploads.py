@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sweep.journal import is_whole, snapshot_of, whole_lines
+from sweep.journal import is_whole, lock_of, snapshot_of, whole_lines
 from sweep.results import SweepFolder
 from vae.checkpoint import METRICS
 from vae.errors import UserError
@@ -101,7 +101,7 @@ class Uploads:
             self._there[name] = marks
 
     def _files(self) -> list[tuple[str, Path]]:
-        """What the sweep has written, but for scratch files and the journal's snapshot.
+        """What the sweep has written, but for scratch files and the journal's lock and snapshot.
 
         Last come the metrics of the best, which tell that it is whole, and the journal, which tells of all.
         """
@@ -110,7 +110,8 @@ class Uploads:
             inner[:] = [name for name in inner if not name.startswith(".")]
             found += [Path(top, name) for name in names if not name.startswith(".")]
         late = (self._folder.best / METRICS, self._folder.journal)
-        kept = [path for path in found if path not in (*late, snapshot_of(self._folder.journal))]
+        beside = (lock_of(self._folder.journal), snapshot_of(self._folder.journal))
+        kept = [path for path in found if path not in (*late, *beside)]
         kept += [path for path in late if path in found]
         return [(path.relative_to(self._folder.results).as_posix(), path) for path in kept]
 

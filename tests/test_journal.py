@@ -1,9 +1,11 @@
 """The study's file after a crash."""
 
+import threading
+
 import pytest
 from sweeping import report
 
-from sweep.journal import Snapshots, mend, snapshot_of
+from sweep.journal import Snapshots, lock_of, mend, snapshot_of
 from vae.errors import UserError
 
 
@@ -55,6 +57,18 @@ def test_records_missing_at_the_end_are_noticed(journal):
     journal.write_bytes(b"".join(lines[:-3]))
     with pytest.raises(UserError, match=f"damaged after record {len(lines) - 3}, of trial"):
         mend(journal)
+
+
+def test_a_lock_that_a_killed_driver_left_is_not_waited_for(journal, make_study, monkeypatch):
+    """Killed while it wrote; results are under a relative path, as by default."""
+    monkeypatch.chdir(journal.parents[1])
+    relative = journal.relative_to(journal.parents[1])
+    lock_of(relative).symlink_to(relative)
+    resumed = threading.Thread(target=lambda: make_study(trials=9, path=relative).finish(2, "stopped"), daemon=True)
+    resumed.start()
+    resumed.join(timeout=10.0)
+    assert not resumed.is_alive()
+    assert make_study(trials=9).counts()["stopped"] == 3
 
 
 def test_damage_in_the_middle_is_refused_even_without_a_snapshot(journal):

@@ -5,7 +5,7 @@ from moto.server import ThreadedMotoServer
 from sweeping import new_folder, wait_for
 
 from sweep import uploads
-from sweep.journal import snapshot_of
+from sweep.journal import lock_of, snapshot_of
 from sweep.results import SweepFolder
 from sweep.uploads import Uploads, fetch
 from vae.store import Store
@@ -17,11 +17,12 @@ def folder(bucket, tmp_path, monkeypatch):
     return new_folder(f"{bucket}/kept")
 
 
-def test_what_changes_is_copied_but_scratch_files_and_torn_lines(folder, bucket):
+def test_what_changes_is_copied_but_scratch_files_locks_and_torn_lines(folder, bucket):
     said = []
     with Uploads(folder, said.append):
         folder.summary.write_text("{}")
         folder.journal.write_text("{}\n{")
+        lock_of(folder.journal).symlink_to(folder.journal.absolute())
         (folder.path / ".scratch").write_text("x")
         folder.best.mkdir()
         (folder.best / "config.json").write_text("1")
