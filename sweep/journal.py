@@ -107,6 +107,11 @@ def _read(content: bytes) -> tuple[list[dict[str, Any]], int]:
 
 def _about(records: list[dict[str, Any]]) -> str:
     """Which trial the last record is about; its id counts those of other studies in the journal too."""
-    ids = [record["trial_id"] for record in records if "trial_id" in record]
-    studies = [record["study_id"] for record in records if record.keys() >= {"study_id", "datetime_start"}]
-    return f", of trial {studies[: ids[-1]].count(studies[ids[-1]])}" if ids else ""
+    studies: list[int] = []
+    last: int | None = None
+    for record in records:
+        if record.keys() >= {"study_id", "datetime_start"}:
+            last = len(studies)
+            studies.append(record["study_id"])
+        last = record.get("trial_id", last)
+    return "" if last is None else f", of trial {studies[:last].count(studies[last])}"

@@ -87,11 +87,12 @@ class Study:
         else:
             self._optuna.set_user_attr("settings", asdict(settings))  # its final runs may be others now
             self._read_back()
+        self._first_points = self._optuna.user_attrs.get("first_points", [])
         self._earlier = kept_trials(storage, settings.name)
 
     def _begin(self, points: list[dict[str, Any]], earlier: Sequence[Earlier]) -> None:
-        for point in points + [point for given in earlier for point in given.points]:
-            self._optuna.enqueue_trial(point)
+        points = points + [point for given in earlier for point in given.points]
+        self._optuna.set_user_attr("first_points", points)
         keep_trials(self._optuna._storage, earlier)
         if earlier:
             self._optuna.set_user_attr("warm_start", [given.report for given in earlier])
@@ -99,14 +100,10 @@ class Study:
 
     def _read_back(self) -> None:
         for frozen in self._optuna.get_trials(deepcopy=False):
-            if frozen.state == TrialState.WAITING:  # a first point that nobody has drawn yet
+            if not is_drawn(frozen):  # of a version that drew in several records
                 continue
-            kept = frozen.user_attrs.get("record")
-            state = _STATES[frozen.state]
-            if kept is None:  # killed while it was drawn: its params may be incomplete
-                self._optuna.tell(frozen.number, state=TrialState.FAIL, skip_if_finished=True)
-                continue
-            record = TrialRecord(frozen.number, state=state, values=dict(frozen.intermediate_values), **kept)
+            kept, values = frozen.user_attrs["record"], dict(frozen.intermediate_values)
+            record = TrialRecord(frozen.number, state=_STATES[frozen.state], values=values, **kept)
             record.standing = self._standing(record)
             self.records[frozen.number] = record
         cut_off = [record for record in self.records.values() if record.state == "paused" and not record.waits]
@@ -121,24 +118,31 @@ class Study:
         """A new trial, to be trained for `goal` epochs before it competes (None: it never does); None if all are."""
         if self.most is not None and len(self.records) >= self.most:
             return None
-        trial = self._ask()
+        trials = self._optuna.get_trials(deepcopy=False)
+        drawn = self._draw([*self._earlier, *filter(is_drawn, trials)])
         self._turns += 1
-        params, goal = self._suggest(trial), goal or self.settings.max_epochs + 1
-        record = TrialRecord(trial.number, params, goal=goal, turn=self._turns)
-        self._live[trial.number] = trial
-        self.records[trial.number] = record
-        trial.set_user_attr("record", record.kept())
+        params, goal = self._suggest(drawn), goal or self.settings.max_epochs + 1
+        record = TrialRecord(len(trials), params, goal=goal, turn=self._turns)
+        self._optuna.add_trial(  # in one record of the journal, so that no crash leaves half a trial
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=drawn.params,
+                distributions=drawn.distributions,
+                user_attrs={"record": record.kept()},
+            )
+        )
+        self.records[record.number] = record
         return record
 
-    def _ask(self) -> optuna.trial.Trial:
+    def _draw(self, seen: list[FrozenTrial]) -> optuna.trial.Trial:
         """A first point, or a proposal; seeded by the trial, so that a resumed sweep keeps to its course."""
-        trials = self._optuna.get_trials(deepcopy=False)
-        drawn = [*self._earlier, *(trial for trial in trials if is_drawn(trial))]
-        seed = (self.settings.seed * 1_000_003 + len(self.records)) % 2**32
-        points_left = any(trial.state == TrialState.WAITING for trial in trials)
-        sampler = RungSampler(drawn, seed) if points_left else Given(propose(drawn, self._suggest, seed))
-        self._optuna.sampler = sampler
-        return self._optuna.ask()
+        number, points = len(self.records), self._first_points
+        seed = (self.settings.seed * 1_000_003 + number) % 2**32
+        if number >= len(points):
+            return optuna.create_study(sampler=Given(propose(seen, self._suggest, seed))).ask()
+        scratch = optuna.create_study(sampler=RungSampler(seen, seed))
+        scratch.enqueue_trial(points[number])
+        return scratch.ask()
 
     def _suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
         return space.suggest(trial, self.settings.task)

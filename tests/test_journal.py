@@ -43,7 +43,7 @@ def test_a_journal_cut_in_half_is_refused_and_its_snapshot_goes_on(journal, make
     whole = journal.read_bytes()
     journal.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        UserError, match=r"study\.log: damaged after record \d+, of trial 1; `cp .*snapshot .*study\.log`"
+        UserError, match=r"study\.log: damaged after record \d+, of trial 0; `cp .*snapshot .*study\.log`"
     ):
         mend(journal)
     journal.write_bytes(snapshot_of(journal).read_bytes())

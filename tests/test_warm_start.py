@@ -211,7 +211,7 @@ def test_a_damaged_journal_is_told_in_a_line(begin, tmp_path):
 
 @with_earlier
 def test_where_a_journal_breaks_off_a_trial_is_told_by_its_number(begin, tmp_path):
-    """Optuna's ids of earlier trials lie between those of first points and those of later trials."""
+    """Optuna counts those of earlier sweeps before them."""
     study = begin()
     params_of(study, 10)
     with (tmp_path / "new.log").open("a") as journal:
