@@ -9,7 +9,9 @@ Trials compete at rungs, epochs grace_period * eta^k. Values are recorded exactl
   families' defaults, which have nobody to be compared with yet, are not judged before the second rung.
 """
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -51,6 +53,15 @@ def validates(epoch: int, at_rungs: tuple[int, ...]) -> bool:
     return epoch <= REDUCTION_FACTOR or epoch % REDUCTION_FACTOR == 0 or epoch in at_rungs
 
 
+def _checked(report: Report) -> Report:
+    """A report; of a failure if it ranks by what is no finite number, which would compare as if it were a good one."""
+    for metrics in report.curve if report.failure is None else ():
+        for name in ("val_elbo", "kl"):
+            if not math.isfinite(value := metrics.get(name, 0.0)):
+                return replace(report, failure=f"diverged in epoch {metrics['epoch']}: {name} is {value:g}")
+    return report
+
+
 class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
     """Decides on each report whether a trial goes on, and which trial runs next.
 
@@ -83,7 +94,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
         if end is None:
             self.study.records[number].state = "paused"
         elif end not in ("paused", "completed"):  # those only once a checkpoint is on disk, see `sweep.searcher`
-            self.study.finish(number, end, report.failure)
+            self.study.finish(number, end, self.study.records[number].failure)
         return str(TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
@@ -104,6 +115,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
 
     def judge(self, number: int, report: Report) -> str | None:
         """Takes in a report; how the trial ends by it, "paused" if it waits, or None if it goes on."""
+        report = _checked(report)
         rung = report.epoch in self.rungs and report.failure is None
         self.study.report(number, report, rung)
         if report.failure is not None:

@@ -162,6 +162,7 @@ class Study:
         record = self.records[number]
         record.epoch, record.node, record.best = report.epoch, report.node, report.best
         record.standing, record.train_seconds = self._standing(record), report.train_seconds
+        record.failure = report.failure
         record.reported_at = time.time()
         scored = [metrics for metrics in report.curve if "val_elbo" in metrics]
         record.last = scored[-1] if scored else record.last

@@ -1,9 +1,11 @@
 """ASHA's rungs and decisions."""
 
+import math
+
 import pytest
 
 from sweep.record import Report
-from sweep.scheduler import MOST_WAITING, STOPPING, Asha, rungs, survives
+from sweep.scheduler import MOST_WAITING, PROMOTION, STOPPING, Asha, rungs, survives
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,23 @@ def test_a_failure_ends_a_trial_at_once_and_leaves_no_value(asha):
     assert asha.judge(0, report(1, -5.0, failure="diverged in epoch 2")) == "failed"
     assert asha.study.records[0].values == {}
     assert asha.judge(2, report(1, -900.0)) is None  # nothing to compare with
+
+
+@pytest.mark.parametrize("kind", [PROMOTION, STOPPING])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_finite_number_fails_and_counts_nowhere(make_study, kind, value):
+    asha = Asha(make_study(trials=20, scheduler=kind), lambda: False)
+    told = {"val_elbo": report(1, value), "kl": report(1, -5.0, kl=value)}
+    for number, (name, bad) in enumerate(told.items()):
+        assert asha.next().number == number
+        assert asha.judge(number, bad) == "failed"
+        record = asha.study.records[number]
+        assert (record.values, record.failure) == ({}, f"diverged in epoch 1: {name} is {value:g}")
+
+
+def test_a_bad_value_between_rungs_fails_too(asha):
+    asha.judge(0, report(1, -5.0))
+    assert asha.judge(0, report(2, math.nan)) == "failed"
 
 
 def test_the_first_to_come_to_a_rung_wait_for_others(promoting):
