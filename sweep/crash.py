@@ -23,6 +23,8 @@ MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 10, STORAGE: 30}
 """That a trial survives. Its own errors would come again, so of these none. A worker that was killed may have taken too
 much memory; it will again, if so. A node that went away, or a store that refused a checkpoint, says nothing of the
 trial; the limits end a loop."""
+BLAMELESS = (NODE, STORAGE)
+"""Of which a trial that ends says nothing of its params."""
 
 _LOST = (ActorUnavailableError, NodeDiedError, LocalRayletDiedError, ObjectLostError)
 _NODE_DIED = "because its node has died"  # Ray tells it from the worker's death in the message alone

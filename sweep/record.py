@@ -38,6 +38,7 @@ class TrialRecord:
     reported_at: float | None = None  # its last report, in seconds since 1970
     standing: tuple[bool, float] | None = None  # rank key of its best epoch
     crashes: dict[str, int] = field(default_factory=dict)  # by what was to blame
+    lost: bool = False  # failed by nothing that its params are to blame for
 
     @property
     def prefix(self) -> str:
@@ -67,6 +68,7 @@ class TrialRecord:
             "goal",
             "turn",
             "crashes",
+            "lost",
             "reported_at",
         )
         return {name: getattr(self, name) for name in names}

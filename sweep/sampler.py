@@ -8,7 +8,8 @@ as in BOHB, Falkner et al. 2018) sees a study made anew for each proposal:
 - who has values at lower rungs only comes after, the higher the rung the better;
 - who failed, or has no value yet, comes last: TPE moves away from it.
 
-Trials count once they have a user attribute, which `sweep.study` sets when all of their parameters are drawn.
+Trials count once they have a user attribute, which `sweep.study` sets when all of their parameters are drawn; not if
+they were lost with their nodes, see `sweep.crash`.
 """
 
 import heapq
@@ -64,6 +65,11 @@ def comparable(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
 def is_drawn(trial: FrozenTrial) -> bool:
     """Whether its parameters are whole: it does not wait to be drawn, and no crash came in between."""
     return trial.state != TrialState.WAITING and bool(trial.user_attrs)
+
+
+def informs(trial: FrozenTrial) -> bool:
+    """Whether its parameters have been tried: drawn, and not lost by what they are not to blame for."""
+    return is_drawn(trial) and not trial.user_attrs.get("record", {}).get("lost")
 
 
 def _values(trial: FrozenTrial, rung: int | None) -> dict[int, float]:

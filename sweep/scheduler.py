@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweep import space
-from sweep.crash import MOST_CRASHES, Crash, crash_of
+from sweep.crash import BLAMELESS, MOST_CRASHES, Crash, crash_of
 from sweep.record import Report, TrialRecord
 from sweep.study import Study
 
@@ -111,6 +111,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
         if count <= MOST_CRASHES[crash.blamed]:
             self.study.put_back(number)
         else:
+            record.lost = crash.blamed in BLAMELESS
             self.study.finish(number, "failed", crash.reason if count == 1 else f"{crash.reason} ({count} times)")
 
     def judge(self, number: int, report: Report) -> str | None:

@@ -19,7 +19,7 @@ from sweep.earlier import Earlier, keep_trials, kept_trials
 from sweep.journal import lock_of, open_storage
 from sweep.proposal import Given, propose
 from sweep.record import STATES, Report, TrialRecord
-from sweep.sampler import RungSampler, is_drawn
+from sweep.sampler import RungSampler, informs, is_drawn
 from vae.encoding import DataSpec
 from vae.ranking import rank_key, rank_value
 
@@ -119,7 +119,7 @@ class Study:
         if self.most is not None and len(self.records) >= self.most:
             return None
         trials = self._optuna.get_trials(deepcopy=False)
-        drawn = self._draw([*self._earlier, *filter(is_drawn, trials)])
+        drawn = self._draw([*self._earlier, *filter(informs, trials)])
         self._turns += 1
         params, goal = self._suggest(drawn), goal or self.settings.max_epochs + 1
         record = TrialRecord(len(trials), params, goal=goal, turn=self._turns)

@@ -23,6 +23,7 @@ from sweep.begun import read_study
 from sweep.earlier import Earlier
 from sweep.proposal import Given
 from sweep.results import SweepFolder
+from sweep.sampler import informs
 from sweep.study import Settings
 from sweep.uploads import fetch
 from vae.errors import UserError
@@ -134,7 +135,8 @@ def _left_out(
 
 def _comparable(trials: Iterable[FrozenTrial], task: space.Task) -> list[FrozenTrial]:
     """Those that failed or have been at a rung, and lie in the space, as drawn from it."""
-    known = [trial for trial in trials if trial.state == TrialState.FAIL or trial.intermediate_values]
+    ended = [trial for trial in trials if trial.state == TrialState.FAIL or trial.intermediate_values]
+    known = filter(informs, ended)
     fits = [(trial, _fit(trial.params, task)) for trial in known]
     return [_ended(trial, fit) for trial, fit in fits if fit.params == trial.params]
 

@@ -21,7 +21,9 @@ from ray.tune.experiment import Trial
 from sweeping import report, rows_of, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sweep.crash import MOST_CRASHES, NODE, TRIAL, WORKER, Crash, classify, crash_of
+from sweep import space
+from sweep.crash import MOST_CRASHES, NODE, STORAGE, TRIAL, WORKER, Crash, classify, crash_of
+from sweep.proposal import propose
 from sweep.results import SweepFolder
 from sweep.scheduler import Asha
 from sweep.workers import ActorManager, known
@@ -135,6 +137,23 @@ def test_a_trial_survives_so_many_crashes(asha, blamed):
     assert (record.number, record.state) == (0, "failed")
     assert record.failure == ("said" if blamed == TRIAL else f"said ({MOST_CRASHES[blamed] + 1} times)")
     assert asha.next().number == 1
+
+
+@pytest.mark.parametrize(("blamed", "learns"), [(TRIAL, True), (WORKER, True), (NODE, False), (STORAGE, False)])
+def test_what_is_lost_with_its_node_or_store_teaches_nothing(make_study, blamed, learns):
+    """The next proposal is one of the other trials alone; what fails by itself counts."""
+    study = make_study(trials=30)
+    asha = Asha(study, lambda: False)
+    for number in range(8):
+        asha.judge(asha.next().number, report(1, -5.0 - number))
+        study.finish(number, "stopped")
+    for _ in range(4):
+        crash(asha, blamed, MOST_CRASHES[blamed] + 1)
+    assert study.counts()["failed"] == 4
+    known = make_study(trials=30).drawn()  # the journal has it too
+    others = propose(known[:8], lambda trial: space.suggest(trial, study.settings.task), len(known))
+    study.ask()
+    assert (study.drawn()[-1].params != others) is learns
 
 
 def test_lost_nodes_do_not_add_to_killed_workers(asha):

@@ -103,6 +103,15 @@ def test_earlier_sweeps_that_tried_the_same_give_it_once(make_earlier, begin):
     assert "twin: 2 first points" in new._optuna.user_attrs["warm_start"][1]
 
 
+@pytest.mark.parametrize(("lost", "informing"), [(False, 10), (True, 9)])
+def test_what_was_lost_with_its_node_informs_nothing(make_earlier, begin, lost, informing):
+    made = make_earlier(9, lambda *_: report(1, -5.0))
+    made.most = 10
+    made.ask().lost = lost
+    made.finish(9, "failed", "said")
+    assert f"{informing} trials to inform proposals" in told(begin())
+
+
 @with_earlier
 def test_earlier_trials_inform_the_first_proposal(begin):
     """What earlier trials say of dropout is known before any trial of this sweep has a value."""
