@@ -236,9 +236,10 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         return summary
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Draws the view, and makes up for a store that refused."""
+        """Draws the view, copies the journal, and makes up for a store that refused."""
         if self._behind and time.monotonic() - self._tried > _AGAIN_SECONDS:
             self._tried = time.monotonic()
             with contextlib.suppress(UserError):
                 self.catch_up()
+        self._snapshots.take()
         self._view.refresh()

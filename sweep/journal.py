@@ -5,6 +5,7 @@ damage, such as a full disk or a copy cut short, is told by the snapshot beside 
 """
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from vae.errors import UserError
 from vae.files import write_atomically
 
 _SNAPSHOT_SECONDS = 30.0
+_SNAPSHOT_GROWTH = 1.5
+"""By which a journal may grow meanwhile: less than twofold, so that half of it always lacks what its snapshot has."""
 
 
 def open_storage(path: Path) -> JournalStorage:
@@ -44,7 +47,7 @@ def whole_lines(path: Path) -> bytes:
 
 
 class Snapshots:
-    """Copies a journal now and then.
+    """Copies a journal now and then, and whenever it has grown by half.
 
     Args:
         path: of the journal.
@@ -52,14 +55,16 @@ class Snapshots:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._taken_at: float | None = None
+        self._taken_at, self._size = -math.inf, 0
 
     def take(self, at_once: bool = False) -> None:
-        """Copies the journal, if the last copy is old enough."""
+        """Copies the journal, if the last copy is old, or far behind."""
         now = time.monotonic()
-        if at_once or self._taken_at is None or now - self._taken_at > _SNAPSHOT_SECONDS:
-            write_atomically(snapshot_of(self._path), whole_lines(self._path))
-            self._taken_at = now
+        far_behind = self._path.stat().st_size > _SNAPSHOT_GROWTH * self._size
+        if at_once or far_behind or now - self._taken_at > _SNAPSHOT_SECONDS:
+            content = whole_lines(self._path)
+            write_atomically(snapshot_of(self._path), content)
+            self._taken_at, self._size = now, len(content)
 
 
 def mend(path: Path) -> None:

@@ -69,34 +69,18 @@ class Study:
         self.settings = settings
         self.most = most
         self.records: dict[int, TrialRecord] = {}
-        new = not path.exists()
-        points = space.first_points(settings.task) if new else []  # a family that can't be leaves no journal behind
+        if not path.exists():
+            _begin(path, settings, earlier)
         lock_of(path).unlink(missing_ok=True)  # of a driver that was killed, for this one is alone
         storage = open_storage(path)
-        self._optuna = optuna.create_study(
-            storage=storage,
-            study_name=settings.name,
-            direction="maximize",
-            load_if_exists=True,
-        )
+        self._optuna = optuna.load_study(study_name=settings.name, storage=storage)
+        self._optuna.set_user_attr("settings", asdict(settings))  # its final runs may be others now
         self._turns = 0
         self._live: dict[int, optuna.trial.Trial] = {}
         self._cut_off: list[int] = []
-        if new:
-            self._begin(points, earlier)
-        else:
-            self._optuna.set_user_attr("settings", asdict(settings))  # its final runs may be others now
-            self._read_back()
+        self._read_back()
         self._first_points = self._optuna.user_attrs.get("first_points", [])
         self._earlier = kept_trials(storage, settings.name)
-
-    def _begin(self, points: list[dict[str, Any]], earlier: Sequence[Earlier]) -> None:
-        points = points + [point for given in earlier for point in given.points]
-        self._optuna.set_user_attr("first_points", points)
-        keep_trials(self._optuna._storage, earlier)
-        if earlier:
-            self._optuna.set_user_attr("warm_start", [given.report for given in earlier])
-        self._optuna.set_user_attr("settings", asdict(self.settings))  # last: what has them is whole
 
     def _read_back(self) -> None:
         for frozen in self._optuna.get_trials(deepcopy=False):
@@ -241,6 +225,22 @@ class Study:
             counts[record.state] += 1
         counts["pending"] += self.requested - len(self.records)
         return counts
+
+
+def _begin(path: Path, settings: Settings, earlier: Sequence[Earlier]) -> None:
+    """Makes the journal of a new sweep, whole or not at all."""
+    points = space.first_points(settings.task) + [point for given in earlier for point in given.points]
+    scratch = path.with_name(f".{path.name}")
+    scratch.unlink(missing_ok=True)
+    lock_of(scratch).unlink(missing_ok=True)
+    storage = open_storage(scratch)
+    study = optuna.create_study(storage=storage, study_name=settings.name, direction="maximize")
+    study.set_user_attr("settings", asdict(settings))
+    study.set_user_attr("first_points", points)
+    keep_trials(storage, earlier)
+    if earlier:
+        study.set_user_attr("warm_start", [given.report for given in earlier])
+    scratch.replace(path)
 
 
 def _best(count: int, records: list[TrialRecord]) -> list[TrialRecord]:

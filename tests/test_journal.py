@@ -51,6 +51,22 @@ def test_a_journal_cut_in_half_is_refused_and_its_snapshot_goes_on(journal, make
     assert make_study(trials=9).counts()["stopped"] == 2
 
 
+def test_half_a_journal_is_refused_however_young_its_snapshot(make_study, tmp_path, monkeypatch):
+    monkeypatch.setattr("sweep.journal.time.monotonic", lambda: 0.0)
+    study, path = make_study(trials=20), tmp_path / "study.log"
+    snapshots = Snapshots(path)
+    for number in range(20):
+        study.ask()
+        study.report(number, report(1, -5.0 - number), rung=True)
+        study.finish(number, "stopped")
+        snapshots.take()
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(UserError, match=r"study\.log: damaged after record \d+"):
+            mend(path)
+        path.write_bytes(whole)
+
+
 def test_records_missing_at_the_end_are_noticed(journal):
     Snapshots(journal).take()
     lines = journal.read_bytes().splitlines(keepends=True)

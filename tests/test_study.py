@@ -2,10 +2,12 @@
 
 import optuna
 import pytest
-from sweeping import report
+from sweeping import SETTINGS, report
 
 from sweep import space
 from sweep.begun import read_settings
+from sweep.earlier import Earlier
+from sweep.study import Study
 from vae.encoding import DataSpec
 from vae.errors import UserError
 
@@ -163,6 +165,16 @@ def test_a_family_that_cannot_take_the_data_is_refused_and_leaves_no_journal(mak
     with pytest.raises(UserError, match="family hierarchical needs a metre"):
         make_study(trials=3, spec=ROWS, families=("hierarchical",))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_that_ended_while_it_began_can_begin_again(make_study, tmp_path):
+    path = tmp_path / "study.log"
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        Study(path, SETTINGS, 3, [Earlier("earlier", [{"family": object()}], [], "")])
+    assert not path.exists()
+    study = make_study(trials=3)
+    assert study.ask().number == 0
+    assert read_settings(path, "test") == study.settings
 
 
 def test_nothing_to_resume_is_said_in_a_line(tmp_path):
