@@ -47,9 +47,15 @@ class Checkpoints:
 
     def newest(self, run: str) -> str | None:
         """The place of the whole checkpoint of a run with the most epochs, or None; absolute."""
+        return self._newest(run)[1]
+
+    def trained(self, run: str) -> int:
+        """Epochs in the newest checkpoint of a run; 0 if there is none."""
+        return self._newest(run)[0]
+
+    def _newest(self, run: str) -> tuple[int, str | None]:
         places = [self._store.at(name) for name in self._of(run)]
-        found = [(epoch, place) for place in places if (epoch := trained_epochs(place))]
-        return max(found)[1] if found else None
+        return max(((epoch, place) for place in places if (epoch := trained_epochs(place))), default=(0, None))
 
     def drop(self, *runs: str, keep: str | None = None) -> None:
         """Removes the checkpoints of some runs, but for one; not if a store refuses, for they do no harm.

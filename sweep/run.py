@@ -15,7 +15,7 @@ import torch
 from sweep import nodes
 from sweep.arguments import DEFAULT_TRIALS, check, parse
 from sweep.board import Board
-from sweep.callback import Clock, SweepCallback
+from sweep.callback import KEPT_TRIALS, Clock, SweepCallback
 from sweep.earlier import Earlier
 from sweep.final import finish
 from sweep.finals import adopt, train_finals
@@ -128,6 +128,7 @@ def _sweep(
     callback = SweepCallback(study, folder, view, board, clock, lambda: resources.peak, baseline, stop.bettered)
     if args.resume is not None:
         callback.catch_up()
+        study.miss(folder.trials.trained, KEPT_TRIALS)
     callback.write()
     if callback.best is not None:
         stop.bettered()  # by an earlier start

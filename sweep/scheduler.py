@@ -93,8 +93,10 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
             return str(TrialScheduler.CONTINUE)
         if end is None:
             self.study.records[number].state = "paused"
-        elif end not in ("paused", "completed"):  # those only once a checkpoint is on disk, see `sweep.searcher`
+        elif end == "failed":  # other ends only once a checkpoint is on disk, see `sweep.searcher`
             self.study.finish(number, end, self.study.records[number].failure)
+        elif end == "stopped":
+            self.study.records[number].state = end
         return str(TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:

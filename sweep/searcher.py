@@ -63,15 +63,17 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A stay is over; a trial that has not ended is completed or put off, its checkpoint is on disk now."""
+        """A stay is over; a trial that did not fail is stopped, completed or put off, its checkpoint is on disk now."""
         del result
         number = self._numbers.pop(trial_id, None)
         if number is None:  # Ray tells of it twice where an end goes wrong
             return
         record = self._study.records[number]
-        if record.ended:
+        if record.state == "failed":
             return
-        if not error and record.epoch >= self._study.settings.max_epochs:
+        if record.state == "stopped":
+            self._study.finish(record.number, "stopped")
+        elif not error and record.epoch >= self._study.settings.max_epochs:
             self._study.finish(record.number, "completed")
         else:
             record.state = "paused"

@@ -6,7 +6,7 @@ unpickled. A trial is known by its number.
 
 import heapq
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,18 @@ class Study:
         cut_off = [record for record in self.records.values() if record.state == "paused" and not record.waits]
         self._cut_off = [record.number for record in sorted(cut_off, key=lambda record: record.turn)]
         self._turns = max((record.turn for record in self.records.values()), default=0)
+
+    def miss(self, trained: Callable[[str], int], count: int) -> None:
+        """Has those of the best trials trained again that wait, but were not saved: a crash came first.
+
+        Args:
+            trained: epochs in the newest checkpoint of a trial, by the prefix of its folders.
+            count: how many are looked at.
+        """
+        for record in self.top(count):
+            if record.waits and (saved := trained(record.prefix)) < record.epoch:
+                record.epoch = saved
+                self._cut_off.append(record.number)
 
     def cut_off(self) -> TrialRecord | None:
         """The next of the trials that a crash or an earlier process left in training, in the order of their turns."""

@@ -20,6 +20,7 @@ def test_the_newest_checkpoint_is_that_with_the_most_epochs(folder):
     newest = write_checkpoint(folder.path / "trials" / "session-1" / "00007-00003", 0, epochs=3)
     assert folder.trials.newest("00007-") == str(newest)
     assert folder.trials.newest("00008-") is None
+    assert [folder.trials.trained(run) for run in ("00007-", "00008-")] == [3, 0]
 
 
 @pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.TRAINING, checkpoint.COUNTERS, checkpoint.METRICS])

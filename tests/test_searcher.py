@@ -1,12 +1,13 @@
 """Optuna's proposals as Ray Tune asks for them."""
 
 import pytest
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 from sweeping import report
 
 from sweep.crash import WORKER, Crash
 from sweep.record import Report
-from sweep.scheduler import Asha
+from sweep.scheduler import STOPPING, Asha
 from sweep.searcher import StudySearcher
 
 
@@ -89,6 +90,38 @@ def test_a_trial_that_the_scheduler_ended_is_not_ended_again(searcher_of):
     study.finish(0, "failed", "diverged")
     searcher.on_trial_complete("a", error=True)
     assert study.records[0].failure == "diverged"
+
+
+@pytest.mark.parametrize("saved", [0, 1, 3])
+def test_who_waits_unsaved_is_trained_again_to_its_rung_and_waits_there(searcher_of, saved):
+    """Killed after its report, and before its checkpoint."""
+    searcher = searcher_of(trials=1)[1]
+    searcher.suggest("a")
+    searcher._scheduler.study.promote(0, goal=3)
+    for epoch in (1, 3):
+        ended = searcher._scheduler.judge(0, report(epoch, -5.0))
+    assert ended == "paused"
+    study, again = searcher_of(trials=2)  # killed here
+    study.miss(lambda _: saved, 5)
+    config = again.suggest("b")
+    assert (config["number"], config["epoch"]) == ((1, 0) if saved == 3 else (0, saved))
+    if saved < 3:
+        assert again._scheduler.judge(0, report(3, -5.0)) == "paused"
+        again.on_trial_complete("b")
+        assert study.records[0].waits
+
+
+def test_a_trial_is_stopped_once_it_is_saved_and_comes_again_if_a_crash_was_first(make_study):
+    study = make_study(9, scheduler=STOPPING)
+    asha = Asha(study, lambda: False)
+    searcher = StudySearcher(asha, lambda: False, lambda _: None)
+    for name, elbo in zip("abc", (-5.0, -6.0, -7.0), strict=True):
+        trial = Trial("made up", config=searcher.suggest(name), trial_id=name, stub=True)
+        decision = asha.on_trial_result(None, trial, {"report": report(1, elbo)})
+    assert (decision, study.records[2].state) == (Asha.STOP, "stopped")
+    assert make_study(9, scheduler=STOPPING).records[2].state == "paused"  # killed here
+    searcher.on_trial_complete("c")
+    assert make_study(9, scheduler=STOPPING).records[2].state == "stopped"
 
 
 def test_a_trial_at_the_top_is_completed_once_it_is_saved_and_comes_again_if_a_crash_was_first(searcher_of):
