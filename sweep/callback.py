@@ -28,6 +28,8 @@ _AGAIN_SECONDS = 10.0
 """Between tries to read what a store refused to give, at least."""
 SAVE_SECONDS = 300.0
 """Longest that a trial trains unsaved between rungs."""
+_WRITE_SECONDS = 2.0
+"""Between rewritings of what tells of all trials, at least: the more there are, the longer each takes."""
 
 
 @dataclass
@@ -85,7 +87,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._saved_at: dict[int, float] = {}
         self._dropped: set[int] = set()
         self._behind = False  # whether a store has a checkpoint that it did not give
-        self._tried = 0.0
+        self._tried = self._written = 0.0
+        self._outdated = False  # what is written, by a trial that has ended
         # An earlier start of this sweep may have exported a winner.
         self.best = self._read_best() if (folder.best / checkpoint.METRICS).exists() else None
 
@@ -116,6 +119,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._clock.first_trial_started = self._clock.first_trial_started or time.time()
         self._saved_at.setdefault(record.number, time.monotonic())
         self._board.begin(record)
+        self._folder.trials.begins(trial.path)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -203,14 +207,17 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
     def _after(self, record: TrialRecord) -> None:
         self._clock.last_trial_ended = time.time()
         self._board.end(record)
-        self.tidy()
+        self._outdated = True
+
+    def update(self) -> None:
+        """Writes what has changed, and drops the checkpoints of trials that ended, but for the best few."""
+        self._tidy()
         top = self._study.top(1)
         if top:
             self._board.best_so_far(top[0].best["val_elbo"], self._study.tried)
         self.write()
 
-    def tidy(self) -> None:
-        """Drops the checkpoints of trials that ended, but for the best few."""
+    def _tidy(self) -> None:
         kept = self._kept()
         ended = {record.number for record in self._study.records.values() if record.ended}
         gone = ended - kept - self._dropped  # those of earlier starts of the sweep too
@@ -233,13 +240,16 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         checkpoint.write_json(self._folder.summary, summary)
         self._snapshots.take(at_once=bool(further))
         self._folder.write_trials(self._study)
+        self._outdated, self._written = False, time.monotonic()
         return summary
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Draws the view, copies the journal, and makes up for a store that refused."""
+        """Draws the view, writes and copies what has changed, and makes up for a store that refused."""
         if self._behind and time.monotonic() - self._tried > _AGAIN_SECONDS:
             self._tried = time.monotonic()
             with contextlib.suppress(UserError):
                 self.catch_up()
+        if self._outdated and time.monotonic() - self._written > _WRITE_SECONDS:
+            self.update()
         self._snapshots.take()
         self._view.refresh()

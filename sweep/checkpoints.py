@@ -1,9 +1,10 @@
 """The checkpoints that Ray Tune writes of trials and of final runs: `session-*/<run>/checkpoint_*/`, wherever."""
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ray.tune import Checkpoint
@@ -20,7 +21,8 @@ _TENSORS = (checkpoint.MODEL, checkpoint.TRAINING)
 class Checkpoints:
     """Those of a sweep's trials, or of its final runs; each is known by its place, a path or a URI.
 
-    A run is named by the beginning of its folder's name: it may have been begun several times.
+    A run is named by the beginning of its folders' names: it may have been begun several times. What folders there are
+    is looked up once; of later ones this is told, for a long sweep has very many.
 
     Args:
         place: of the folder that all starts of the sweep write to.
@@ -37,13 +39,27 @@ class Checkpoints:
         """The names of the starts of the sweep."""
         return [name for name in self._store.folders() if name.startswith("session-")]
 
+    @cached_property
+    def _folders(self) -> dict[str, list[str]]:
+        """Those of each run."""
+        found: dict[str, list[str]] = {}
+        for session in self.sessions():
+            for name in self._store.folders(session):
+                found.setdefault(_run_of(name), []).append(f"{session}/{name}")
+        return found
+
+    def begins(self, path: str) -> None:
+        """Takes note of a folder that Ray Tune begins a run in."""
+        session, name = PurePath(path).parts[-2:]
+        folders = self._folders.setdefault(_run_of(name), [])
+        if f"{session}/{name}" not in folders:
+            folders.append(f"{session}/{name}")
+
     def _of(self, *runs: str) -> Iterator[str]:
         """The names of all checkpoints of some runs."""
-        for session in self.sessions():
-            for stay in self._store.folders(session):
-                if stay.startswith(runs):
-                    found = self._store.folders(f"{session}/{stay}")
-                    yield from (f"{session}/{stay}/{name}" for name in found if name.startswith("checkpoint_"))
+        for folder in (folder for run in runs for folder in self._folders.get(run, ())):
+            found = self._store.folders(folder)
+            yield from (f"{folder}/{name}" for name in found if name.startswith("checkpoint_"))
 
     def newest(self, run: str) -> str | None:
         """The place of the whole checkpoint of a run with the most epochs, or None; absolute."""
@@ -73,6 +89,12 @@ class Checkpoints:
         """The place of a checkpoint that Ray Tune tells of."""
         scheme, remote, _ = self.place.partition("://")
         return f"{scheme}://{saved.path}" if remote else str(Path(saved.path).resolve())
+
+
+def _run_of(folder: str) -> str:
+    """What all of its names begin with: `00007-` of `00007-00003`; those of final runs end in a dot."""
+    found = re.match(r".*[-.]", folder)
+    return found[0] if found else folder
 
 
 def trained_epochs(place: str) -> int | None:

@@ -132,6 +132,7 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A run trains, for the first time or again."""
         self._saved_at[trial.config["folder"]] = time.monotonic()
+        self._folder.finals.begins(trial.path)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

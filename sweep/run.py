@@ -139,8 +139,7 @@ def _sweep(
             _search(study, corpus, folder, resources, stop, callback)
         study.put_off()
         callback.catch_up()
-        callback.tidy()
-        callback.write()
+        callback.update()
         if settings.final_seeds > 1 and not stop.interrupted:
             final_stop.listen()
             adopt(train_finals(study, folder, corpus, resources, final_stop), callback, settings.min_kl)

@@ -203,11 +203,11 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(chords, tmp_
         *("--data", chords, "--results", tmp_path, "--name", "shot", "--trials", 1, "--max-concurrent", 1),
         *("--scheduler", "stopping", "--family", "dense", "--max-epochs", 9, "--epoch-steps", 40_000),
     )
-    folder = SweepFolder(tmp_path, "shot")
     found = []
 
     def trains_on():
-        found[:] = [training_worker(process.pid)] if folder.trials.newest("00000-") is not None else []
+        saved = SweepFolder(tmp_path, "shot").trials.newest("00000-")
+        found[:] = [training_worker(process.pid)] if saved is not None else []
         return any(found)
 
     wait_for(trains_on, process)
@@ -217,7 +217,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(chords, tmp_
     assert output.count(" goes on from its newest checkpoint: its worker died\n") == 1
     assert "Traceback" not in output
     assert rows_of(tmp_path, "shot")[0]["state"] == "completed"
-    events = EventAccumulator(str(folder.tensorboard / "00000")).Reload()
+    events = EventAccumulator(str(SweepFolder(tmp_path, "shot").tensorboard / "00000")).Reload()
     trained = [event.step for event in events.Scalars("train/elbo")]
     assert trained.count(1) == 1
     assert sorted(set(trained)) == list(range(1, 10))

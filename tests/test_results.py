@@ -45,6 +45,23 @@ def test_dropping_leaves_other_trials_and_the_one_to_keep(folder):
     assert [kept.exists(), other.exists()] == [False, True]
 
 
+def test_a_folder_begun_later_is_found_once_it_is_told_of(folder):
+    assert folder.trials.newest("00007-") is None
+    run = folder.path / "trials" / "session-1" / "00007-00003"
+    saved = write_checkpoint(run, 0, epochs=1)
+    for _ in range(2):
+        folder.trials.begins(str(run))
+    assert folder.trials.newest("00007-") == str(saved)
+    folder.trials.drop("00007-")
+    assert not saved.exists()
+
+
+def test_runs_are_told_apart_by_their_whole_names(folder):
+    ten = write_checkpoint(folder.path / "finals" / "session-0" / "00007-seed-1-epochs-90.0", 0, epochs=1)
+    assert folder.finals.newest("00007-seed-1-epochs-9.") is None
+    assert folder.finals.newest("00007-seed-1-epochs-90.") == str(ten)
+
+
 def test_every_key_of_a_summary_is_there_before_anything_is_known(make_study):
     summary = summarise(make_study(trials=3), {}, None)
     assert set(summary["best"]) == {*BEST_KEYS, *TEST_KEYS}
