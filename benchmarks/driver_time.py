@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     rows: dict[int, dict[str, Any]] = {count: around(samples, count) for count in counts}
     lines = [(f"{count}", f"{row['ms_a_report']:.0f}", f"{row['rss_mib']:.0f}") for count, row in rows.items()]
     figures = {
-        "ratio": rows[last]["ms_a_report"] / rows[_BASE]["ms_a_report"],
+        "ratio": rows[last]["ms_a_report"] / rows[counts[0]]["ms_a_report"],
         "rss_mib": rows[last]["rss_mib"],
         "windows": rows,
     }

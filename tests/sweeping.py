@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -70,6 +71,20 @@ def wait_for(condition, process=None, seconds=120):
         assert process is None or process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
+
+
+def kill_in_training(process, journal, pause):
+    """A sweep and its workers, by SIGKILL, so many seconds after it has taken in a report at a rung."""
+
+    def reports():
+        return journal.read_bytes().count(b'"intermediate_value"') if journal.exists() else 0
+
+    before = reports()
+    wait_for(lambda: reports() > before, process)
+    time.sleep(pause)
+    assert process.poll() is None, "it ended before it was killed; its trials are too small"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
 
 
 def write_checkpoint(run, index, epochs):

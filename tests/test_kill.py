@@ -1,25 +1,13 @@
 """A sweep whose driver is killed ends as one that never was, to the bit."""
 
-import os
 import random
-import signal
-import time
 
 from safetensors.torch import load_file
-from sweeping import rows_of, run, start, wait_for
+from sweeping import kill_in_training, rows_of, run, start
 from training import assert_same
 
 KILLS = 3
 SMALL = ("--trials", 12, "--max-epochs", 9, "--epoch-steps", 700, "--max-concurrent", 1, "--seed", 5)
-
-
-def kill_at_random(process, journal, moment):
-    """Some seconds after the first trial was drawn."""
-    wait_for(lambda: journal.exists() and b'"record"' in journal.read_bytes(), process)
-    time.sleep(moment)
-    assert process.poll() is None, "it ended before it was killed; its trials are too small"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
 
 
 def test_a_sweep_killed_and_resumed_is_that_which_ran_through(tmp_path):
@@ -30,7 +18,7 @@ def test_a_sweep_killed_and_resumed_is_that_which_ran_through(tmp_path):
     moments = random.Random(0)
     process = start("--name", "killed", *SMALL, *where, cwd=tmp_path)
     for _ in range(KILLS):
-        kill_at_random(process, tmp_path / "results" / "killed" / "study.log", moments.uniform(2.0, 9.0))
+        kill_in_training(process, tmp_path / "results" / "killed" / "study.log", moments.uniform(0.0, 2.0))
         process = start("--resume", "killed", "--max-concurrent", 1, "--results", "results", cwd=tmp_path)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import time
 from wsgiref.util import setup_testing_defaults
 
 import optuna
@@ -12,7 +11,7 @@ import pretty_midi
 import pytest
 import torch
 from optuna_dashboard import wsgi
-from sweeping import rows_of, run, start, wait_for
+from sweeping import kill_in_training, rows_of, run, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sweep.arguments import parse
@@ -194,6 +193,7 @@ def test_a_sweep_begins_with_the_best_of_an_earlier_one(finished, chords, tmp_pa
 def test_killed_again_and_again_a_sweep_resumes_and_loses_nothing(chords, tmp_path):
     """With a worker on each core; the first time when some trials have ended, then at random moments."""
     options, moments = ("--results", tmp_path), random.Random(1)
+    journal = SweepFolder(tmp_path, "killed").journal
     process = start(
         *("--data", chords, "--name", "killed", "--trials", 14, "--max-epochs", 9, "--epoch-steps", 4000),
         *("--scheduler", "stopping", *options),
@@ -203,10 +203,7 @@ def test_killed_again_and_again_a_sweep_resumes_and_loses_nothing(chords, tmp_pa
     process.communicate(timeout=60)
     for _ in range(2):
         process = start("--resume", "killed", *options)
-        time.sleep(moments.uniform(1.0, 6.0))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=60)
-    journal = SweepFolder(tmp_path, "killed").journal
+        kill_in_training(process, journal, moments.uniform(0.0, 1.0))
     before = {t.number: t for t in _study(journal, "killed").trials if t.state.is_finished()}
     assert len(before) >= 3
     code, output = run("--resume", "killed", *options)
