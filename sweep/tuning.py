@@ -12,6 +12,7 @@ import ray
 from ray import tune
 from ray._private.utils import read_ray_address
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import AuthenticationError
 
 from sweep.checkpoints import Checkpoints
 from sweep.cluster_file import own_cluster
@@ -54,7 +55,7 @@ def start_ray(address: str | None) -> str:
     """Joins a cluster, or starts Ray on this machine; says which.
 
     Raises:
-        UserError: the cluster does not answer.
+        UserError: the cluster does not answer, or does not let this process in.
     """
     os.environ |= _QUIET
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # crashes are told by the view, in a line each
@@ -65,12 +66,26 @@ def start_ray(address: str | None) -> str:
         return "this machine"
     try:
         ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError) as error:
-        raise UserError(
-            f"--address {address}: no Ray cluster there ({str(error).splitlines()[0]}); "
-            f"start one with `ray start --head`, or pass --address {LOCAL} to search on this machine."
-        ) from None
+    except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
+        ray.shutdown()
+        raise UserError(f"--address {address}: {_why_out(error)}") from None
     return f"the Ray cluster at {address}"
+
+
+def _why_out(error: Exception) -> str:
+    """Why a cluster could not be joined, and what to do."""
+    text = " ".join(str(error).split())
+    if isinstance(error, AuthenticationError) or AuthenticationError.__name__ in str(error.__cause__):
+        return (
+            "that Ray cluster asks for another token than this account has, or has none; copy ~/.ray/auth_token from "
+            "its head, `chmod 600` it and set RAY_AUTH_MODE=token."
+        )
+    if isinstance(error, RuntimeError):
+        return f"{text}; install what the cluster has."
+    return (
+        f"no Ray cluster there ({text}); start one with `ray start --head`, or pass --address {LOCAL} to search on "
+        "this machine."
+    )
 
 
 class Resources:
