@@ -23,9 +23,13 @@ _PROVIDERS = {
     ),
     "gcp": ("region", "availability_zone", "project_id", "cache_stopped_nodes", "use_internal_ips", "gcp_credentials"),
 }
-"""What a provider takes; the first ones it needs."""
+"""What a provider takes."""
+_ANY_PROVIDER = ("type", "module", "disable_node_updaters", "use_external_head_ip")
 _NEEDED = {"local": ("head_ip", "worker_ips"), "aws": ("region",), "gcp": ("region", "project_id")}
-_RAYS_OWN = ("SubnetIds", "SecurityGroupIds", "IamInstanceProfile", "ImageId", "KeyName")  # beside what EC2 takes
+_RAYS_OWN = "SubnetIds"  # beside what EC2 takes
+_MACHINE_NEEDS = ("InstanceType", "ImageId")
+_TYPES = {"string": str, "integer": int, "boolean": bool, "list": list, "structure": dict}
+_DASHBOARD = re.compile(r"--dashboard-host[= ](?!127\.0\.0\.1|localhost)\S+")
 _PLACEHOLDER = re.compile(r"YOUR-[A-Z-]+|ami-0{17}")
 _TOKEN = "~/.ray/auth_token"
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
@@ -70,7 +74,8 @@ def problems(path: Path) -> list[str]:
     """
     config = read_cluster(path)
     found = [*_of_ray(config), *_of_provider(config), *_of_machines(config), *_left_as_they_were(config)]
-    found += [*_of_access(config), *([] if found else _of_results(config))]
+    found += [*_of_head(config), *_of_access(config)]
+    found += [] if found else _of_results(config)
     return [f"{path}: {line}" for line in found]
 
 
@@ -96,7 +101,12 @@ def _of_provider(config: dict[str, Any]) -> Iterator[str]:
     for name in _NEEDED[kind]:
         if not provider.get(name):
             yield f"provider.{name} is missing."
-    yield from _typos("provider", provider, ("type", *_PROVIDERS[kind]))
+    yield from _unknown("provider", provider, [*_ANY_PROVIDER, *_PROVIDERS[kind]])
+
+
+def _kinds(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of machines, by name."""
+    return {name: kind or {} for name, kind in (config.get("available_node_types") or {}).items()}
 
 
 def _of_machines(config: dict[str, Any]) -> Iterator[str]:
@@ -108,31 +118,52 @@ def _of_machines(config: dict[str, Any]) -> Iterator[str]:
     except ImportError:
         yield "AWS needs boto3 here: pip install boto3"
         return
-    shape = get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
-    for name, kind in (config.get("available_node_types") or {}).items():
-        own = {key: value for key, value in ((kind or {}).get("node_config") or {}).items() if key not in _RAYS_OWN}
-        yield from _unknown(f"{name}.node_config", own, shape)
+    session = get_session()
+    yield from _of_region(config["provider"].get("region"), session)
+    shape = session.get_service_model("ec2").operation_model("RunInstances").input_shape
+    for name, kind in _kinds(config).items():
+        machine = kind.get("node_config") or {}
+        yield from _of_key(f"{name}.node_config", machine, config)
+        yield from (
+            f"{name}.node_config.{key} is missing; see cluster.yaml." for key in _MACHINE_NEEDS if not machine.get(key)
+        )
+        yield from _misfits(f"{name}.node_config", {key: machine[key] for key in machine if key != _RAYS_OWN}, shape)
 
 
-def _unknown(where: str, value: Any, shape: Any) -> Iterator[str]:
-    """Keys that a structure of AWS does not have, at any depth."""
-    if shape.type_name == "list" and isinstance(value, list):
+def _of_region(region: str | None, session: Any) -> Iterator[str]:
+    parts = session.get_available_partitions()
+    known = [name for part in parts for name in session.get_available_regions("ec2", part)]
+    yield from _unknown("provider.region", [region] if region else [], known)
+
+
+def _of_key(where: str, machine: dict[str, Any], config: dict[str, Any]) -> Iterator[str]:
+    """Of ssh: Ray makes a pair, whatever the machine says, unless the file has the private one."""
+    private = "ssh_private_key" in (config.get("auth") or {})
+    if "KeyName" in machine and not private:
+        yield f"{where}.KeyName is not used without auth.ssh_private_key, the path of that key here."
+    if private and not machine.keys() & {"KeyName", "UserData"}:
+        yield f"{where}.KeyName is missing: the name at AWS of auth.ssh_private_key."
+
+
+def _misfits(where: str, value: Any, shape: Any) -> Iterator[str]:
+    """What AWS does not take: keys, types and words of a value, at any depth."""
+    if _TYPES.get(shape.type_name) not in (None, type(value)):
+        yield f"{where} must be of type {shape.type_name}, but is {value!r:.50}."
+    elif shape.type_name == "list":
         for part in value:
-            yield from _unknown(where, part, shape.member)
-    if shape.type_name != "structure" or not isinstance(value, dict):
-        return
-    for key, part in value.items():
-        if key in shape.members:
-            yield from _unknown(f"{where}.{key}", part, shape.members[key])
-        else:
-            yield f"{where} takes no {key}{_meant(key, [*shape.members, *_RAYS_OWN])}."
+            yield from _misfits(where, part, shape.member)
+    elif shape.type_name == "structure":
+        yield from _unknown(where, value, [*shape.members, _RAYS_OWN])
+        for key in value.keys() & shape.members.keys():
+            yield from _misfits(f"{where}.{key}", value[key], shape.members[key])
+    elif words := getattr(shape, "enum", None):
+        yield from _unknown(where, [value], words)
 
 
-def _typos(where: str, given: Iterable[str], known: Iterable[str]) -> Iterator[str]:
-    known = list(known)
-    for key in given:
-        if key not in known and _meant(key, known):
-            yield f"{where} takes no {key}{_meant(key, known)}."
+def _unknown(where: str, given: Iterable[str], known: list[str]) -> Iterator[str]:
+    for word in given:
+        if word not in known:
+            yield f"{where} takes no {word}{_meant(str(word), known)}."
 
 
 def _meant(key: str, known: list[str]) -> str:
@@ -147,6 +178,16 @@ def _left_as_they_were(config: dict[str, Any]) -> Iterator[str]:
         yield "auth.ssh_user is to be replaced by yours."
 
 
+def _of_head(config: dict[str, Any]) -> Iterator[str]:
+    """Whether it is left to the driver, and shows its dashboard to nobody else."""
+    for public in _DASHBOARD.findall(str(config.get("head_start_ray_commands"))):
+        yield f"head_start_ray_commands: {public} shows the dashboard to others; --dashboard-host=127.0.0.1 does not."
+    has = {name: kind.get("resources") or {} for name, kind in _kinds(config).items()}
+    head = str(config.get("head_node_type"))
+    if any(has[name].get("GPU") for name in has if name != head) and has.get(head, {}).get("CPU") != 0:
+        yield f"{head}.resources.CPU must be 0: trials are for the workers, which have GPUs."
+
+
 def _of_access(config: dict[str, Any]) -> Iterator[str]:
     key = (config.get("auth") or {}).get("ssh_private_key")
     if key is not None and not Path(key).expanduser().exists():
@@ -154,6 +195,8 @@ def _of_access(config: dict[str, Any]) -> Iterator[str]:
     if "RAY_AUTH_MODE=token" not in str(config.get("setup_commands")):
         yield "without RAY_AUTH_MODE=token, whoever reaches a node can run commands there; see docs/cluster.md."
         return
+    if _TOKEN not in (config.get("file_mounts") or {}):
+        yield f"file_mounts lacks `{_TOKEN}: {_TOKEN}`, without which no worker can join."
     token = Path(_TOKEN).expanduser()
     if not token.exists():
         yield f"no token in {_TOKEN}: ray get-auth-token --generate && chmod 600 {_TOKEN}"

@@ -60,12 +60,54 @@ def _machine(config):
     ("change", "told"),
     [
         (lambda config: config["provider"].update(cache_stoped_nodes=True), "did you mean cache_stopped_nodes"),
+        (lambda config: config["provider"].update(spot=True), "provider takes no spot."),
         (lambda config: config["provider"].pop("region"), "provider.region is missing"),
+        (
+            lambda config: config["provider"].update(region="us-wset-2"),
+            "provider.region takes no us-wset-2; did you mean us-west-2",
+        ),
         (lambda config: config["provider"].update(type="awss"), "provider.type must be one of"),
         (lambda config: _machine(config).update(InstanceTyp="x"), "gpu.node_config takes no InstanceTyp; did you mean"),
         (
             lambda config: _machine(config)["InstanceMarketOptions"].update(MarketTyp="spot"),
             "gpu.node_config.InstanceMarketOptions takes no MarketTyp; did you mean MarketType",
+        ),
+        (
+            lambda config: _machine(config)["InstanceMarketOptions"].update(MarketType="sopt"),
+            "gpu.node_config.InstanceMarketOptions.MarketType takes no sopt; did you mean spot",
+        ),
+        (
+            lambda config: _machine(config).update(InstanceType="g4dn.xlage"),
+            "gpu.node_config.InstanceType takes no g4dn.xlage; did you mean g4dn.xlarge",
+        ),
+        (
+            lambda config: _machine(config).update(BlockDeviceMappings={"DeviceName": "/dev/sda1"}),
+            "gpu.node_config.BlockDeviceMappings must be of type list, but is {'DeviceName'",
+        ),
+        (
+            lambda config: _machine(config)["BlockDeviceMappings"][0]["Ebs"].update(VolumeSize="100"),
+            "gpu.node_config.BlockDeviceMappings.Ebs.VolumeSize must be of type integer, but is '100'",
+        ),
+        (lambda config: _machine(config).pop("InstanceType"), "gpu.node_config.InstanceType is missing"),
+        (lambda config: _machine(config).pop("ImageId"), "gpu.node_config.ImageId is missing"),
+        (
+            lambda config: _machine(config).update(KeyName="mine"),
+            "gpu.node_config.KeyName is not used without auth.ssh_private_key",
+        ),
+        (
+            lambda config: config["auth"].update(ssh_private_key="~/.ray/auth_token"),
+            "gpu.node_config.KeyName is missing: the name at AWS",
+        ),
+        (lambda config: config["file_mounts"].pop("~/.ray/auth_token"), "file_mounts lacks `~/.ray/auth_token"),
+        (
+            lambda config: config.update(
+                head_start_ray_commands=["ray start --head --dashboard-host 0.0.0.0 --port=6379"]
+            ),
+            "head_start_ray_commands: --dashboard-host 0.0.0.0 shows the dashboard to others",
+        ),
+        (
+            lambda config: config["available_node_types"]["head"].update(resources={"CPU": 2}),
+            "head.resources.CPU must be 0",
         ),
         (lambda config: config.update(max_wrokers=3), "Ray refuses it: Additional properties are not allowed"),
         (lambda config: config.update(max_workers="many"), "Ray refuses max_workers"),
