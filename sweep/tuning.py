@@ -18,7 +18,7 @@ from sweep.checkpoints import Checkpoints
 from sweep.cluster_file import own_cluster
 from sweep.study import Settings
 from sweep.trial import VaeTrial
-from sweep.workers import outlive_lost_workers
+from sweep.workers import mind_workers
 from vae.corpus import Corpus
 from vae.errors import UserError
 
@@ -215,7 +215,7 @@ def run_trials(
         trial: what trains it.
         parts: of `tune.run`, such as `search_alg`, `scheduler`, `stop` and `callbacks`.
     """
-    outlive_lost_workers()
+    mind_workers()
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)
     trainable = tune.with_parameters(trial, corpus=corpus, settings=settings)
     # Not `Tuner`, which pickles all of this to restore it: here the study's journal does that, and no pickles.

@@ -1,10 +1,12 @@
-"""Ray Tune's manager of workers, so that it outlives one that is killed for memory, or lost with its node."""
+"""Ray Tune's workers: it outlives one that is killed for memory, or lost with its node, and lets late ones come up."""
 
 from typing import Any
 
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune import tune
 from ray.tune.execution import tune_controller
+from ray.tune.experiment import Trial
 
 
 class WorkerLostError(RayActorError):  # type: ignore[misc]  # ray ships incomplete types
@@ -35,6 +37,20 @@ def known(exception: Exception) -> Exception:
     return WorkerLostError(exception) if unknown else exception
 
 
-def outlive_lost_workers() -> None:
-    """Has Ray Tune use `ActorManager`, for which it has no argument."""
+class Controller(tune_controller.TuneController):  # type: ignore[misc]  # ray ships incomplete types
+    """Lets a worker that is being set up come up.
+
+    Ray 2.60's own gives its trial to any other worker that is free before, and ends it. Where trials end more often
+    than it takes to set up a worker, a machine that joins late would never have one.
+    """
+
+    def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
+        worker = self._trial_to_actor.get(trial)
+        coming = self._actor_manager.is_actor_started(worker) and worker not in self._started_actors
+        return not coming and bool(super()._maybe_reuse_cached_actor(trial))
+
+
+def mind_workers() -> None:
+    """Has Ray Tune use `ActorManager` and `Controller`, for which it has no arguments."""
     tune_controller.RayActorManager = ActorManager
+    tune.TuneController = Controller
