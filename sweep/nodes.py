@@ -8,7 +8,7 @@ import sys
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,19 +181,21 @@ def warnings() -> list[str]:
     url = str(ray._private.worker.global_worker.node.address_info.get("webui_url") or "")
     if url and not url.startswith(("127.0.0.1", "localhost")):
         found.append(f"the dashboard listens at {url}: --dashboard-host=127.0.0.1 on the head keeps it there.")
-    there = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    return found + list(_absent(own_cluster(), there))
+    return found + [
+        f"{name}: is in the cluster file but has not joined; {_MONITOR} on the head says why, such as another version "
+        "of Ray, no token, no way there."
+        for name in absent()
+    ]
 
 
-def _absent(config: dict[str, Any] | None, there: set[str]) -> Iterator[str]:
-    """Machines of a cluster file that have not joined, where there is one and it names them."""
+def absent() -> list[str]:
+    """Machines that have not joined, of those that the file of this cluster names."""
+    return _absent(own_cluster(), {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
+
+
+def _absent(config: dict[str, Any] | None, there: set[str]) -> list[str]:
     named = None if config is None else config["provider"].get("worker_ips")
-    for name in named or ():
-        if not {name, _address(name)} & there:
-            yield (
-                f"{name}: is in the cluster file but has not joined; {_MONITOR} on the head says why, such as another "
-                "version of Ray, no token, no way there."
-            )
+    return [name for name in named or () if not {name, _address(name)} & there]
 
 
 def _address(name: str) -> str | None:

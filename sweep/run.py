@@ -91,9 +91,9 @@ def _start(args: argparse.Namespace, folder: SweepFolder) -> tuple[str, Resource
     """
     where = start_ray(args.address)
     joined = joins_cluster(args.address)
+    resources = find_resources(args.trials_per_gpu, args.max_concurrent, joined, say)
     if joined:
         nodes.require_sound(folder.place, args.force, say)
-    resources = find_resources(args.trials_per_gpu, args.max_concurrent, joined, say)
     if _room(folder, resources) <= 0:
         ray.shutdown()
         raise UserError(f"{folder.path}: the disk is nearly full; make room, or pass another --results.")

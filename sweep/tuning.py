@@ -16,6 +16,7 @@ from ray.exceptions import AuthenticationError
 
 from sweep.checkpoints import Checkpoints
 from sweep.cluster_file import own_cluster
+from sweep.nodes import absent
 from sweep.study import Settings
 from sweep.trial import VaeTrial
 from sweep.workers import mind_workers
@@ -26,6 +27,8 @@ LOCAL = "local"
 """The address of no cluster: this machine."""
 _WORKERS_SECONDS = 600.0
 """How long a cluster may take to have its first worker."""
+_NAMED_SECONDS = 30.0
+"""How long, once it has, those that its file names may take."""
 _LOOK_SECONDS = 1.0
 """How often to see which machines a cluster has."""
 _QUIET = {
@@ -126,11 +129,17 @@ class Resources:
     def most(self) -> int:
         """Trials that the searcher hands out at a time, by the machines that are there now."""
         if self._tell is not None and time.monotonic() - self._looked > _LOOK_SECONDS:
-            before, self._found, self._looked = self.slots, ray.cluster_resources(), time.monotonic()
-            self.peak = max(self.peak, self.slots)
-            if self.slots != before:
-                self._tell(f"the cluster has {self} now")
+            self._look(self._tell)
         return self.slots if self.slots < self._fit else self.slots + ahead(self.slots)
+
+    def _look(self, tell: Callable[[str], None]) -> None:
+        before, had = self.slots, self._found.get("GPU", 0)
+        self._found, self._looked = ray.cluster_resources(), time.monotonic()
+        self.peak = max(self.peak, self.slots)
+        if self.slots != before:
+            tell(f"the cluster has {self} now")
+        if self._found.get("GPU", 0) > had and not self._gpus:
+            tell("a GPU has joined a sweep that began without: it trains on processors; stopped, --resume uses GPUs")
 
     def __str__(self) -> str:
         cores, gpus = max(1, int(self._found.get("CPU", 1))), int(self._found.get("GPU", 0))
@@ -166,20 +175,34 @@ def ahead(slots: int) -> int:
 
 
 def _await_workers(tell: Callable[[str], None]) -> dict[str, float]:
-    """What the cluster has once it has a worker; a head that runs no trials has no cores for them itself."""
-    deadline = time.monotonic() + _WORKERS_SECONDS
-    found: dict[str, float] = ray.cluster_resources()
-    if waiting := not found.get("CPU"):
+    """What the cluster has once it has a worker, and those that its file names, unless they take too long.
+
+    A head that runs no trials has no cores for them itself.
+    """
+    if not _has_cores():
         tell("waiting for workers to join the cluster")
         request_resources(num_cpus=1)
-    while not found.get("CPU"):
-        if time.monotonic() > deadline:
-            raise UserError("no worker has joined the cluster; `ray status` on its head says why.")
+        try:
+            if not _comes_true(_has_cores, _WORKERS_SECONDS):
+                raise UserError("no worker has joined the cluster; `ray status` on its head says why.")
+        finally:
+            request_resources(num_cpus=0)  # from now on the trials ask
+    if names := absent():
+        tell(f"waiting up to {_NAMED_SECONDS:.0f} s for {', '.join(names)} of the cluster file, which may have GPUs")
+        _comes_true(lambda: not absent(), _NAMED_SECONDS)
+    return dict(ray.cluster_resources())
+
+
+def _has_cores() -> bool:
+    return bool(ray.cluster_resources().get("CPU"))
+
+
+def _comes_true(condition: Callable[[], bool], seconds: float) -> bool:
+    """Waits for a condition; whether it holds in the end."""
+    deadline = time.monotonic() + seconds
+    while not (true := condition()) and time.monotonic() < deadline:
         time.sleep(1.0)
-        found = ray.cluster_resources()
-    if waiting:
-        request_resources(num_cpus=0)  # from now on the trials ask
-    return found
+    return true
 
 
 def _promised() -> dict[str, float]:

@@ -1,11 +1,18 @@
 """What a trial takes, and how many run at a time, on machines that come and go."""
 
+import json
+import time
+
 import pytest
 import ray
+import yaml
+from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 from ray.cluster_utils import Cluster
+from ray.experimental.internal_kv import _internal_kv_get
 from sweeping import wait_for
 
 from sweep.tuning import Resources, find_resources
+from vae.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -24,18 +31,70 @@ def test_a_gpu_is_shared_and_without_one_a_trial_takes_a_core(found, trials_per_
     assert (resources.per_trial, resources.slots, resources.most()) == (per_trial, slots, most)
 
 
-def test_what_runs_at_a_time_follows_the_machines_of_a_cluster():
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Of one machine with one core, whose driver has a home folder of the test's own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 1})
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_what_runs_at_a_time_follows_the_machines_of_a_cluster(cluster):
+    said = []
+    resources = find_resources(1, None, joined=True, tell=said.append)
+    assert resources.most() == 2
+    node = cluster.add_node(num_cpus=2)
+    wait_for(lambda: resources.most() == 4)
+    cluster.remove_node(node)
+    wait_for(lambda: resources.most() == 2)
+    assert resources.peak == 3
+    assert [line.split("; ")[1] for line in said] == ["3 trials at a time now", "1 trial at a time now"]
+
+
+def test_a_gpu_that_joins_a_sweep_without_is_told_once(cluster):
+    said = []
+    resources = find_resources(1, None, joined=True, tell=said.append)
+    cluster.add_node(num_cpus=1, num_gpus=1)
+    wait_for(lambda: resources.most() == 3)
+    time.sleep(1.1)  # until it looks again
+    assert resources.most() == 3
+    assert [line for line in said if "--resume" in line] == said[1:]
+    assert len(said) == 2
+    assert resources.per_trial == {"cpu": 1.0}
+
+
+def test_machines_that_the_cluster_file_names_are_waited_for_a_little(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("sweep.tuning._NAMED_SECONDS", 3.0)
+    here = cluster.head_node.node_ip_address
+
+    def waited(*names):
+        config = {
+            "provider": {"type": "local", "head_ip": here, "worker_ips": list(names)},
+            "available_node_types": {"local.cluster.node": {"resources": {}}},
+            "head_node_type": "local.cluster.node",
+        }
+        (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
+        said, began = [], time.monotonic()
+        find_resources(1, None, joined=True, tell=said.append)
+        return said, time.monotonic() - began
+
+    assert waited(here)[0] == []
+    said, seconds = waited(here, "203.0.113.7")
+    assert said == ["waiting up to 3 s for 203.0.113.7 of the cluster file, which may have GPUs"]
+    assert seconds > 3.0
+
+
+def test_a_wait_for_workers_that_ends_in_vain_asks_for_none_any_more(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("sweep.tuning._WORKERS_SECONDS", 1.0)
+    cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 0})
     try:
-        said = []
-        resources = find_resources(1, None, joined=True, tell=said.append)
-        assert resources.most() == 2
-        node = cluster.add_node(num_cpus=2)
-        wait_for(lambda: resources.most() == 4)
-        cluster.remove_node(node)
-        wait_for(lambda: resources.most() == 2)
-        assert resources.peak == 3
-        assert [line.split("; ")[1] for line in said] == ["3 trials at a time now", "1 trial at a time now"]
+        with pytest.raises(UserError, match="no worker has joined the cluster"):
+            find_resources(1, None, joined=True, tell=[].append)
+        asked = _internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL)
+        assert json.loads(asked) == []
     finally:
         ray.shutdown()
         cluster.shutdown()
