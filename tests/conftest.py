@@ -9,6 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from processes import end_all
 from sweeping import SETTINGS, new_folder
 
 from benchmarks.common import made_songs
@@ -32,6 +33,13 @@ def _own_cache(cache_home: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache_home))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left() -> Iterator[None]:
+    """What a test that failed has started ends with it."""
+    yield
+    end_all()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from processes import begin
 from tiny import make_trainer
 
 from sweep.record import Report
@@ -40,15 +41,7 @@ def start(*arguments, cwd=ROOT, final_seeds=1, output=None):
     finals = [] if final_seeds is None else ["--final-seeds", final_seeds]
     command = [sys.executable, "-m", "sweep.run", *map(str, [*arguments, *finals])]
     with contextlib.nullcontext(subprocess.PIPE) if output is None else output.open("w") as told:
-        return subprocess.Popen(
-            command,
-            cwd=cwd,
-            stdout=told,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"},
-        )
+        return begin(command, told, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"})
 
 
 def run(*arguments, cwd=ROOT, final_seeds=1):

@@ -1,9 +1,10 @@
 """Who is to blame when a trial crashes, and what becomes of it."""
 
+import contextlib
 import os
 import signal
-import subprocess
 
+import psutil
 import pytest
 from ray.air.execution import ResourceManager
 from ray.air.execution._internal.tracked_actor import TrackedActor
@@ -185,15 +186,11 @@ def test_a_trial_that_has_ended_does_not_crash(asha):
 
 def training_worker(driver):
     """The process that trains a trial of a sweep, or None."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(maxsplit=2) for line in listed.splitlines()]
-    parents = {int(row[0]): int(row[1]) for row in rows}
-    for pid in [int(row[0]) for row in rows if row[2].startswith("ray::") and ".train" in row[2]]:
-        above = pid
-        while above in parents and above != driver:
-            above = parents[above]
-        if above == driver:
-            return pid
+    for process in psutil.Process(driver).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            name = " ".join(process.cmdline())
+            if name.startswith("ray::") and ".train" in name:
+                return process.pid
     return None
 
 

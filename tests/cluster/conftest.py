@@ -15,11 +15,16 @@ INSTANCES = {f"i{last}": last for last in range(4, 10)}
 """At the addresses that the stand-in for EC2 hands out, in their order; the first comes to be the head."""
 
 
-@pytest.fixture(scope="module")
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """All hosts, powered on; those that the module names."""
+@pytest.fixture(scope="session")
+def _able() -> None:
+    """This machine can have a lab, or what needs root is skipped with the reason; where one is required, it fails."""
     if (reason := missing()) is not None:
         (pytest.fail if os.getenv("LAB") == "required" else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="module")
+def lab(request: pytest.FixtureRequest, _able: None) -> Iterator[Lab]:
+    """All hosts, powered on; those that the module names."""
     lab = Lab(getattr(request.module, "HOSTS", HOSTS))
     yield lab
     lab.close()

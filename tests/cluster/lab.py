@@ -1,9 +1,10 @@
 """Hosts on one machine: namespaces with a network, processes, home, /tmp and sshd of their own.
 
 They are joined by a bridge that leads nowhere else. A host is powered off by killing its first process, and cut off by
-taking its link down. Needs root on Linux, iproute2, openssh-server and rsync.
+taking its link down. Needs root on Linux, and what is in `NEEDED`.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,11 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from processes import begin, kill
+
 ROOT = Path(__file__).parents[2]
-NEEDED = ("ip", "nsenter", "unshare", "rsync", "ssh", "ssh-keygen", "/usr/sbin/sshd")
+NEEDED = (
+    *("curl", "hostname", "ip", "mount", "nsenter", "pkill", "rsync", "ssh", "ssh-keygen", "umount", "unshare"),
+    *("uptime", "/usr/sbin/sshd"),  # by the former Ray's launcher sees that a host is there
+)
+_APART = ("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc")
 NETWORK = "10.77.0"
 _SWITCH = "lab-switch"
 _SSHD = """\
@@ -39,7 +46,7 @@ def missing() -> str | None:
     absent = [name for name in NEEDED if shutil.which(name) is None]
     if absent:
         return f"the lab needs {', '.join(absent)}: see .ci/run"
-    tried = subprocess.run(["unshare", "--net", "--mount", "true"], check=False, capture_output=True, text=True)
+    tried = subprocess.run([*_APART, "--net", "true"], check=False, capture_output=True, text=True)
     return f"the lab needs namespaces: {tried.stderr.strip()}" if tried.returncode else None
 
 
@@ -92,11 +99,10 @@ class Host:
     def power_on(self) -> None:
         """Boots it; its disk is as it was."""
         visible = [str(path) for path in (self._lab, ROOT, Path(sys.prefix), Path(sys.base_prefix))]
-        apart = ("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc")
         script = str(Path(__file__).with_name("host.sh"))
         with (self.folder / "console.log").open("ab") as console:
             self._outer = subprocess.Popen(
-                ["ip", "netns", "exec", f"lab-{self.name}", *apart, "sh", script, str(self.folder), *visible],
+                ["ip", "netns", "exec", f"lab-{self.name}", *_APART, "sh", script, str(self.folder), *visible],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -124,13 +130,15 @@ class Host:
             self._outer.wait(timeout=10)
         self._first = None
 
-    def unplug(self) -> None:
-        """Nothing reaches it any more, and it reaches nothing."""
-        _do("ip", "-n", _SWITCH, "link", "set", f"to-{self.name}", "down")
-
-    def plug(self) -> None:
-        """As before."""
-        _do("ip", "-n", _SWITCH, "link", "set", f"to-{self.name}", "up")
+    @contextlib.contextmanager
+    def unplugged(self) -> Iterator[None]:
+        """Nothing reaches it, and it reaches nothing."""
+        link = ("ip", "-n", _SWITCH, "link", "set", f"to-{self.name}")
+        _do(*link, "down")
+        try:
+            yield
+        finally:
+            _do(*link, "up")
 
     def start(self, command: str, **environment: str) -> subprocess.Popen[str]:
         """A shell command as a user there would type it, in the background; its output is one text."""
@@ -139,14 +147,8 @@ class Host:
             f"{name}={value}" for name, value in {**kept, "LANG": "C.UTF-8", "TERM": "dumb", **environment}.items()
         ]
         enter = ["nsenter", "-t", str(self._first), "-a", f"--wd={Path.home()}"]
-        return subprocess.Popen(
-            [*enter, "--", "env", "-i", *words, "bash", "-c", f". ~/.bashrc; {command}"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        shell = ("env", "-i", *words, "bash", "-c", f". ~/.bashrc; {command}")
+        return begin([*enter, "--", *shell], stdin=subprocess.DEVNULL)
 
     def run(self, command: str, seconds: float = 120.0, **environment: str) -> str:
         """The same to its end; its output, which an error shows if it fails."""
@@ -154,7 +156,7 @@ class Host:
         try:
             output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            process.kill()
+            kill(process)
             raise AssertionError(
                 f"{self.name}: `{command}` has not ended: {process.communicate()[0][-3000:]}"
             ) from None
@@ -202,5 +204,6 @@ class Lab:
         for space in self._spaces:
             found = subprocess.run(["ip", "netns", "pids", space], check=False, capture_output=True, text=True)
             for process in found.stdout.split():
-                os.kill(int(process), signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
             subprocess.run(["ip", "netns", "delete", space], check=False, capture_output=True)

@@ -63,7 +63,7 @@ def test_the_three_commands_survive_a_lost_spot_machine_and_a_killed_driver(lab,
     before = epochs(lab, "spot")
     wait_for(lambda: epochs(lab, "spot") > before, process, 240)  # on the others
     wait_for(lambda: "its node died" in said.read_text(), process)
-    lab["i4"].run("pkill -9 -f 'python -m sweep.run'")
+    lab["i4"].run("pkill -9 -f '[p]ython -m sweep.run'")
     process.communicate(timeout=120)
     assert process.returncode == 2, said.read_text()
     assert "sweep spot on the Ray cluster at" in said.read_text()

@@ -4,7 +4,7 @@ import json
 import shlex
 from pathlib import Path
 
-from launching import rows
+from launching import SMALL_STORE, rows
 from sweeping import wait_for
 
 ALONE = Path.home() / "alone"  # which each host has for itself
@@ -42,9 +42,8 @@ def test_a_sweep_from_the_laptop_loses_nothing_when_a_worker_is_powered_off_or_c
     wait_for(lambda: _joined(lab, on_prem, 1), process)
     lab["w2"].power_on()
     wait_for(lambda: _joined(lab, on_prem, 2), process)
-    lab["w1"].unplug()
-    wait_for(lambda: _joined(lab, on_prem, 1), process)
-    lab["w1"].plug()
+    with lab["w1"].unplugged():
+        wait_for(lambda: _joined(lab, on_prem, 1), process)
     output = end(process)
     wait_for(lambda: _joined(lab, on_prem, 2))
     assert_all_there(lab, "lost", 40, output)
@@ -54,15 +53,22 @@ def test_a_sweep_from_the_laptop_loses_nothing_when_a_worker_is_powered_off_or_c
 
 
 def _joined(lab, cluster, workers):
-    """Whether the cluster has that many workers."""
-    return f"{workers + 1} local.cluster.node" in lab["laptop"].run(f"cd ~/music && ray exec {cluster} 'ray status'")
+    """Whether the cluster has that many workers of its file."""
+    status = lab["laptop"].run(f"cd ~/music && ray exec {cluster} 'ray status' || true")
+    return f"{workers + 1} local.cluster.node" in status
+
+
+def _alive(lab):
+    """How many nodes there are, of its file or not."""
+    asked = "import ray; ray.init(logging_level='CRITICAL'); print(sum(node['Alive'] for node in ray.nodes()))"
+    return int(lab["head"].run(f'python -c "{asked}"').split()[-1])
 
 
 def test_a_sweep_goes_on_after_its_driver_was_killed_and_its_head_powered_off(lab, on_prem, music):
     wait_for(lambda: _joined(lab, on_prem, 2))
     process = sweep(lab, f"--data ~/{music.name} --name headless --trials 20 {SMALL}", on_prem)
     wait_for(lambda: nodes(lab, "headless"), process)
-    lab["head"].run("pkill -9 -f 'python -m sweep.run'")
+    lab["head"].run("pkill -9 -f '[p]ython -m sweep.run'")
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2, output
     assert "the sweep failed there" in output
@@ -79,29 +85,43 @@ def test_a_sweep_goes_on_after_its_driver_was_killed_and_its_head_powered_off(la
 
 
 def test_an_outsider_without_the_token_is_refused(lab, on_prem):
-    """And a node with it is not, by the same commands."""
+    """And who has it is not, by the same commands."""
     wait_for(lambda: _joined(lab, on_prem, 2))
-    stranger, head, known = lab["stranger"], lab["head"].address, {"RAY_AUTH_MODE": "token"}
-    job = "-H 'Content-Type: application/json' -d '{\"entrypoint\": \"id\"}'"
-    post = f"curl -s -m 5 -o /dev/null -w '%{{http_code}}' -X POST {job}"
-    assert (
-        stranger.run(f"{post} http://{head}:8265/api/jobs/ || true") == "000"
-    )  # the dashboard listens to the head alone
+    stranger, head = lab["stranger"], lab["head"].address
+    token = (lab["laptop"].home / ".ray" / "auth_token").read_text().strip()
+    known = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    guessed = known | {"RAY_AUTH_TOKEN": "0" * 64}
+    post = "curl -s -m 5 -o /dev/null -w '%{http_code}' -X POST -H 'Content-Type: application/json'"
+    post += ' -d \'{"entrypoint": "id"}\''
+    agent = f"http://{head}:52365/api/job_agent/jobs/"
+    assert stranger.run(f"{post} http://{head}:8265/api/jobs/ || true") == "000"  # listens to the head alone
     assert lab["head"].run(f"{post} http://127.0.0.1:8265/api/jobs/") in ("401", "403")
-    assert stranger.run(f"{post} http://{head}:52365/api/job_agent/jobs/") in ("401", "403")
-    tries = (
-        f"python -c \"import ray; ray.init('ray://{head}:10001'); print('CONNECTED')\"",
-        f"python -c \"import ray; ray.init(address='{head}:6379'); print('CONNECTED')\"",
-        f"ray status --address {head}:6379 | grep -q 'Node status' && echo CONNECTED",
-    )
-    for command in tries:
-        output = stranger.run(f"timeout 60 bash -c {shlex.quote(command)} 2>&1 || true")
-        assert "CONNECTED" not in output, (command, output)
-        if "address=" not in command:  # a driver has to be on a node
-            assert "CONNECTED" in lab["w1"].run(f"{command} 2>&1", **known), command
-    stranger.run(f"timeout 60 ray start --address={head}:6379 --num-cpus=1 || true; sleep 5")
-    assert _joined(lab, on_prem, 2)  # none more
-    stranger.run("ray stop --force || true")
+    assert stranger.run(f"{post} {agent}") in ("401", "403")
+    assert stranger.run(f"{post} -H 'Authorization: Bearer {token}' {agent}") == "200"
+    tries = {  # the host where it works with the token, and the head's address there
+        "python -c \"import ray; ray.init('ray://{}:10001')\"": ("w1", head),
+        "ray status --address {}:6379 | grep -q 'Node status'": ("w1", head),
+        "ray job submit --no-wait --address http://{}:8265 -- id": ("head", "127.0.0.1"),
+    }
+    for command, (host, address) in tries.items():
+        for environment in ({}, guessed):
+            assert not _let_in(stranger, command.format(head), environment), command
+        assert _let_in(lab[host], command.format(address), known), command
+    assert not _let_in(stranger, f"ray job submit --no-wait --address http://{head}:52365 -- id", {})
+    join = f"RAY_NUM_REDIS_GET_RETRIES=5 ray start --address={head}:6379 --num-cpus=0{SMALL_STORE}"
+    before = _alive(lab)
+    for environment in ({}, guessed):
+        assert not _let_in(stranger, join, environment)
+        assert _alive(lab) == before
+    assert _let_in(stranger, join, known)
+    wait_for(lambda: _alive(lab) == before + 1)
+    stranger.run("ray stop --force")
+    wait_for(lambda: _alive(lab) == before)
+
+
+def _let_in(host, command, environment):
+    """Whether a command succeeds there."""
+    return "LET IN" in host.run(f"timeout 60 bash -c {shlex.quote(command)} 2>&1 && echo LET IN || true", **environment)
 
 
 def test_the_doctor_finds_nothing_where_results_are_shared_and_names_nodes_where_they_are_not(lab, on_prem):
@@ -111,11 +131,10 @@ def test_the_doctor_finds_nothing_where_results_are_shared_and_names_nodes_where
     output = _doctor(lab, on_prem, f"--results {ALONE}")
     for name in ("w1", "w2"):
         assert f"{name}: {ALONE} is not shared" in output, output
-    lab["w2"].unplug()
-    wait_for(lambda: _joined(lab, on_prem, 1))
-    output = _doctor(lab, on_prem, f"--results {lab.shared}")
+    with lab["w2"].unplugged():
+        wait_for(lambda: _joined(lab, on_prem, 1))
+        output = _doctor(lab, on_prem, f"--results {lab.shared}")
     assert f"{lab['w2'].address}: is in the cluster file but has not joined" in output, output
-    lab["w2"].plug()
     wait_for(lambda: _joined(lab, on_prem, 2))
     process = sweep(lab, f"--trials 2 {SMALL} --results {ALONE} --name alone", on_prem)
     output, _ = process.communicate(timeout=120)
