@@ -5,10 +5,12 @@
 As root. The hosts are those of the cluster tests: namespaces of this machine, with processes, network and sshd of
 their own, on which `clusters/on-prem.yaml` comes up with the virtual environment in place. Measured:
 
-- `ray up` typed, then `sweep.run`, to the first trial that trains;
-- a worker powered off, to the first epoch that each trial it had has trained elsewhere, where there is room for it;
+- `ray up` typed, then `sweep.run`, to the first trial, and to the end of its first epoch;
+- a worker powered off, until each of its trials runs elsewhere, where there is room, and has trained an epoch there;
 - epochs a second on two worker hosts over those on one, of trials that sleep (`benchmarks.sleeping_sweep`);
 - bytes that reach a host which joins such a sweep late and runs trials in turn, over those of the data.
+
+When a trial began and an epoch was trained is told by TensorBoard's events, on which node by the study's journal.
 """
 
 import argparse
@@ -24,22 +26,27 @@ from pathlib import Path
 
 import numpy as np
 from lab import Lab, missing
-from launching import prepare_on_prem, rows, up
+from launching import prepare_on_prem, up
 from sweeping import wait_for
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.common import Table, made_songs, write
 from benchmarks.sleeping_sweep import MAX_EPOCHS, REPORTS
 from sweep.live import say
+from sweep.reading import read
+from sweep.results import SweepFolder
 from vae.corpus import Corpus, Split, fingerprint, save_corpus
 from vae.encoding import DataSpec
+from vae.errors import UserError
 
 NAME = "cluster_speed"
 HOSTS = {"laptop": 1, "head": 10, "w1": 11, "w2": 12}
 SLOTS = 2  # of a worker host
-_SMALL = "--family dense --final-seeds 1"
-_MANY = "--trials 200 --max-epochs 27 --epoch-steps 30000"
-_LONG = "--max-epochs 2000 --epoch-steps 30000 --scheduler stopping"  # those that are lost have not ended before
+_MANY = "--family dense --trials 200 --epoch-steps 30000"
+_FEW = "--family dense --family recurrent --trials 2 --epoch-steps 40000 --scheduler stopping"
+"""No more than a worker has room for; families' defaults, which the first rung does not end."""
 _STORE = " --object-store-memory=400000000"
+_EPOCH = "train/elbo"  # told of each
 _STEPS, _KEYS = 400_000, 88  # of the data that a late host gets
 
 
@@ -63,7 +70,7 @@ class Cluster:
     @contextmanager
     def sweep(self, name: str, options: str) -> Iterator[subprocess.Popen[str]]:
         """One of the real trainer, as it is typed on the laptop; ended by force."""
-        words = f"--cluster {self.file} --data ~/chords.json --name {name} {_SMALL} {options}"
+        words = f"--cluster {self.file} --data ~/chords.json --name {name} --final-seeds 1 {options}"
         process = self.laptop.start(f"cd ~/music && exec python -m sweep.run {words} > ~/said 2>&1")
         try:
             yield process
@@ -98,41 +105,47 @@ class Cluster:
         return int(json.loads(shown)[0]["stats64"]["rx"]["bytes"])
 
 
-def first_trial(cluster: Cluster, name: str) -> tuple[float, float]:
-    """Seconds of `ray up`, and from its beginning to the first trial that trains."""
-    began = time.monotonic()
+def stays(folder: SweepFolder, trial: str = "*") -> list[tuple[float, float]]:
+    """When each stay of a trial on a worker, or of any, began, and its first epoch was told; in seconds since 1970."""
+    told = (EventAccumulator(str(path)).Reload() for path in folder.tensorboard.glob(f"{trial}/events.*"))
+    trained = (events for events in told if _EPOCH in events.Tags()["scalars"])
+    return [(events.FirstEventTimestamp(), events.Scalars(_EPOCH)[0].wall_time) for events in trained]
+
+
+def first_trial(cluster: Cluster, name: str) -> tuple[float, float, float]:
+    """Seconds of `ray up`, and from its beginning to that of the first trial, and to the end of the first epoch."""
+    folder, began = SweepFolder(cluster.shared, name), time.time()
     up(cluster.laptop, cluster.file)
-    came_up = time.monotonic() - began
+    came_up = time.time() - began
     with cluster.sweep(name, _MANY) as process:
-        wait_for(lambda: any(row["state"] == "running" for row in rows(cluster.lab, name)), process, 300)
-        return came_up, time.monotonic() - began
+        wait_for(lambda: stays(folder), process, 300)
+        start, epoch = map(min, zip(*stays(folder), strict=True))
+        return came_up, start - began, epoch - began
 
 
-def taken_back(cluster: Cluster, name: str) -> float:
-    """Seconds from a worker's end to the first epoch that the last of its trials has trained elsewhere."""
-    with cluster.sweep(name, f"--trials {SLOTS} {_LONG}") as process:
+def nodes_of(folder: SweepFolder) -> dict[int, str]:
+    """Of the trials that have been to a rung, by number."""
+    try:
+        return {trial.number: trial.record.node for trial in read(folder).trials if trial.values}
+    except UserError:  # none yet
+        return {}
 
-        def training() -> dict[str, str]:
-            """The nodes of trials that train, by number."""
-            now = rows(cluster.lab, name)
-            return {row["id"]: row["node"] for row in now if row["state"] == "running" and row["epochs"] != "0"}
 
-        wait_for(lambda: len(training()) == SLOTS, process, 300)
-        had = training()
-        lost = next(iter(had.values()))
+def taken_back(cluster: Cluster, name: str) -> tuple[float, float]:
+    """Seconds from a worker's end until the last of its trials runs elsewhere, and has trained an epoch there."""
+    folder = SweepFolder(cluster.shared, name)
+    with cluster.sweep(name, _FEW) as process:
+        wait_for(lambda: len(nodes_of(folder)) == SLOTS, process, 300)
+        had = nodes_of(folder)
+        lost = had[0]
         cluster.lab[lost].power_off()
-        began = time.monotonic()
-        mine = [number for number, node in had.items() if node == lost]
-
-        def elsewhere() -> bool:
-            now = {row["id"]: row["node"] for row in rows(cluster.lab, name)}
-            return all(now[number] != lost for number in mine)
-
-        wait_for(elsewhere, process, 300)
-        seconds = time.monotonic() - began
+        began = time.time()
+        mine = [f"{number:05d}" for number, node in had.items() if node == lost]
+        wait_for(lambda: all(len(stays(folder, trial)) > 1 for trial in mine), process, 300)
+        start, epoch = map(max, zip(*(max(stays(folder, trial)) for trial in mine), strict=True))
     cluster.lab[lost].power_on()
     wait_for(lambda: cluster.joined(2), seconds=300)
-    return seconds
+    return start - began, epoch - began
 
 
 def epochs_a_second(reports: list[dict[str, str]]) -> float:
@@ -184,14 +197,14 @@ def measure(times: int) -> tuple[dict[str, object], Table]:
         starts = []
         for index in range(times):
             starts.append(first_trial(cluster, f"up-{index}"))
-            say(f"ray up {starts[-1][0]:.1f} s, first trial {starts[-1][1]:.1f} s")
+            say(f"ray up {starts[-1][0]:.1f} s, first trial {starts[-1][1]:.1f} s, epoch {starts[-1][2]:.1f} s")
             if index + 1 < times:
                 cluster.down()
         wait_for(lambda: cluster.joined(2), seconds=300)
         back = []
         for index in range(times):
             back.append(taken_back(cluster, f"back-{index}"))
-            say(f"trials back after {back[-1]:.1f} s")
+            say(f"trials back after {back[-1][0]:.1f} s, an epoch trained {back[-1][1]:.1f} s")
         small, large = cluster.shared / "small.npz", cluster.shared / "large.npz"
         write_random(small, 1000)
         two = [throughput(cluster, f"two-{index}", small, 2) for index in range(times)]
@@ -212,9 +225,11 @@ def measure(times: int) -> tuple[dict[str, object], Table]:
     copies = (late["large"] - late["small"]) / size
     median = statistics.median
     figures = {
-        "up_seconds": median(up for up, _ in starts),
-        "first_trial_seconds": median(first for _, first in starts),
-        "back_seconds": median(back),
+        "up_seconds": median(up for up, _, _ in starts),
+        "first_trial_seconds": median(first for _, first, _ in starts),
+        "first_epoch_seconds": median(epoch for _, _, epoch in starts),
+        "back_seconds": median(again for again, _ in back),
+        "back_epoch_seconds": median(epoch for _, epoch in back),
         "two_hosts": median(two) / median(one),
         "copies_of_the_data": copies,
         "raw": {"starts": starts, "back": back, "two": two, "one": one, "late": late, "data_bytes": size},
@@ -222,7 +237,9 @@ def measure(times: int) -> tuple[dict[str, object], Table]:
     lines = [
         ("`ray up`, seconds", f"{figures['up_seconds']:.0f}"),
         ("`ray up` and `sweep.run` to the first trial, seconds", f"{figures['first_trial_seconds']:.0f}"),
-        ("a worker powered off to its trials' next epochs elsewhere, seconds", f"{figures['back_seconds']:.0f}"),
+        ("the same to the end of the first epoch", f"{figures['first_epoch_seconds']:.0f}"),
+        ("a worker powered off to its trials running elsewhere, seconds", f"{figures['back_seconds']:.0f}"),
+        ("the same to an epoch of each", f"{figures['back_epoch_seconds']:.0f}"),
         ("epochs a second on two hosts over one, trials asleep", f"{figures['two_hosts']:.2f}"),
         (f"copies of {size / 2**20:.0f} MiB of data to a host that joins late", f"{copies:.2f}"),
     ]
