@@ -124,7 +124,7 @@ def _let_in(host, command, environment):
     return "LET IN" in host.run(f"timeout 60 bash -c {shlex.quote(command)} 2>&1 && echo LET IN || true", **environment)
 
 
-def test_the_doctor_finds_nothing_where_results_are_shared_and_names_nodes_where_they_are_not(lab, on_prem):
+def test_the_doctor_finds_nothing_where_results_are_shared_and_names_nodes_where_they_are_not(lab, on_prem, music):
     wait_for(lambda: _joined(lab, on_prem, 2))
     output = _doctor(lab, on_prem, f"--results {lab.shared}")
     assert "3 nodes: nothing wrong found" in output, output
@@ -136,7 +136,7 @@ def test_the_doctor_finds_nothing_where_results_are_shared_and_names_nodes_where
         output = _doctor(lab, on_prem, f"--results {lab.shared}")
     assert f"{lab['w2'].address}: is in the cluster file but has not joined" in output, output
     wait_for(lambda: _joined(lab, on_prem, 2))
-    process = sweep(lab, f"--trials 2 {SMALL} --results {ALONE} --name alone", on_prem)
+    process = sweep(lab, f"--data ~/{music.name} --trials 2 {SMALL} --results {ALONE} --name alone", on_prem)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output
     assert "is not shared: what one node writes there, another does not find" in output
