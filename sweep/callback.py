@@ -29,7 +29,7 @@ _AGAIN_SECONDS = 10.0
 SAVE_SECONDS = 300.0
 """Longest that a trial trains unsaved between rungs."""
 _WRITE_SECONDS = 2.0
-"""Between rewritings of what tells of all trials, at least: the more there are, the longer each takes."""
+"""Between rewritings of the table of all trials, at least: the more there are, the longer each takes."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._dropped: set[int] = set()
         self._behind = False  # whether a store has a checkpoint that it did not give
         self._tried = self._written = 0.0
-        self._outdated = False  # what is written, by a trial that has ended
+        self._outdated = False  # the table, by a trial that has ended
         # An earlier start of this sweep may have exported a winner.
         self.best = self._read_best() if (folder.best / checkpoint.METRICS).exists() else None
 
@@ -207,6 +207,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
     def _after(self, record: TrialRecord) -> None:
         self._clock.last_trial_ended = time.time()
         self._board.end(record)
+        self._write_summary()
         self._outdated = True
 
     def update(self) -> None:
@@ -234,13 +235,17 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         Returns:
             The summary.
         """
+        summary = self._write_summary(**further)
+        self._snapshots.take(at_once=bool(further))
+        self._folder.write_trials(self._study)
+        self._outdated, self._written = False, time.monotonic()
+        return summary
+
+    def _write_summary(self, **further: Any) -> dict[str, Any]:
         train_seconds = sum(record.train_seconds for record in self._study.records.values())
         known = {"baseline": self._baseline, **self._clock.times(self._slots(), train_seconds), **further}
         summary = summarise(self._study, known, self.best)
         checkpoint.write_json(self._folder.summary, summary)
-        self._snapshots.take(at_once=bool(further))
-        self._folder.write_trials(self._study)
-        self._outdated, self._written = False, time.monotonic()
         return summary
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
