@@ -69,12 +69,13 @@ class Study:
         self.settings = settings
         self.most = most
         self.records: dict[int, TrialRecord] = {}
-        if not path.exists():
+        if new := not path.exists():
             _begin(path, settings, earlier)
         lock_of(path).unlink(missing_ok=True)  # of a driver that was killed, for this one is alone
         storage = open_storage(path)
         self._optuna = optuna.load_study(study_name=settings.name, storage=storage)
-        self._optuna.set_user_attr("settings", asdict(settings))  # its final runs may be others now
+        if not new:
+            self._optuna.set_user_attr("settings", asdict(settings))  # its final runs may be others now
         self._turns = 0
         self._live: dict[int, optuna.trial.Trial] = {}
         self._cut_off: list[int] = []

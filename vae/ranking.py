@@ -11,7 +11,7 @@ def rank_value(metrics: Mapping[str, float], min_kl: float) -> float:
 
 
 def is_feasible(metrics: Mapping[str, float], min_kl: float) -> bool:
-    """Whether the code carries at least `min_kl` nats a step and the decoder uses half of that; without one, always."""
+    """Whether the code carries at least `min_kl` nats a step and the decoder uses half; for a floor of 0, always."""
     return min_kl == 0.0 or (metrics["kl"] >= min_kl and metrics["code_gain"] >= min_kl / 2)
 
 
