@@ -1,6 +1,7 @@
 """`clusters/on-prem.yaml`, brought up for real by `ray up` on hosts of the lab."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -60,8 +61,9 @@ def _joined(lab, cluster, workers):
 
 def _alive(lab):
     """How many nodes there are, of its file or not."""
-    asked = "import ray; ray.init(logging_level='CRITICAL'); print(sum(node['Alive'] for node in ray.nodes()))"
-    return int(lab["head"].run(f'python -c "{asked}"').split()[-1])
+    asked = "import ray; ray.init(); print('alive:', sum(node['Alive'] for node in ray.nodes()))"
+    output = lab["head"].run(f'python -c "{asked}"')  # which Ray's own lines may follow
+    return int(re.search(r"alive: (\d+)", output)[1])
 
 
 def test_a_sweep_goes_on_after_its_driver_was_killed_and_its_head_powered_off(lab, on_prem, music):
