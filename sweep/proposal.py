@@ -18,7 +18,7 @@ _DRAWS = 8
 """At most. Then, of those that are new, the least likely to fail is taken; if none is new, random ones follow."""
 _RISK = 0.2
 """Share of the trees that may expect a failure."""
-_TREES = 20
+_TREES = 10
 _MOST_FITTED = 150
 """The newest of each kind, failed or not, that a forest is fitted to."""
 _FEWEST_FAILURES = 2

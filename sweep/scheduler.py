@@ -84,6 +84,11 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
             return None
         return self.study.cut_off() or self._promoted() or self.study.ask(self.rungs[0] if self._promotes else None)
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Of what was handed out and waits for a worker: what was cut off by a crash first, then in that order."""
+        waiting = [trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING]
+        return min(waiting, key=lambda trial: not self.study.records[trial.config["number"]].crashes, default=None)
+
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Records the report; CONTINUE or STOP. A trial that waits is stopped for Ray, and comes as another later."""
         del tune_controller

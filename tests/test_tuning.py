@@ -6,12 +6,18 @@ import time
 import pytest
 import ray
 import yaml
+from ray import tune
 from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 from ray.cluster_utils import Cluster
 from ray.experimental.internal_kv import _internal_kv_get
 from sweeping import wait_for
+from tiny import BINARY, make_corpus
 
-from sweep.tuning import Resources, find_resources
+from benchmarks.sleeping_sweep import SleepingTrial
+from sweep.checkpoints import Checkpoints
+from sweep.scheduler import STOPPING, Asha
+from sweep.searcher import StudySearcher
+from sweep.tuning import Resources, find_resources, run_trials
 from vae.errors import UserError
 
 
@@ -98,3 +104,51 @@ def test_a_wait_for_workers_that_ends_in_vain_asks_for_none_any_more(tmp_path, m
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+class Losing(tune.Callback):
+    """Takes a node away once two trials run, and keeps which trials begin, by number, before it is missed and after."""
+
+    def __init__(self, cluster, node):
+        self._cluster, self._node = cluster, node
+        self.before, self.after = [], None
+
+    def on_trial_start(self, *args, trial, **info):
+        del args, info
+        (self.before if self.after is None else self.after).append(trial.config["number"])
+
+    def on_trial_result(self, *args, **info):
+        del args, info
+        if len(self.before) == 2 and self._node is not None:
+            self._cluster.remove_node(self._node)
+            self._node = None
+
+    def on_trial_error(self, *args, **info):
+        del args, info
+        self.after = []
+
+
+def test_a_trial_lost_with_its_node_comes_before_those_that_wait_for_a_worker(cluster, make_study, tmp_path):
+    class Brief(SleepingTrial):  # here, so that workers need not import this module
+        NAP = 0.25
+
+    lost = Losing(cluster, cluster.add_node(num_cpus=1))
+    study = make_study(trials=5, families=("dense",), spec=BINARY, max_epochs=9, scheduler=STOPPING)
+    scheduler, checkpoints = Asha(study, lambda: False), Checkpoints(str(tmp_path / "checkpoints"))
+    resources = find_resources(1, None, joined=True, tell=[].append)
+    assert resources.slots == 2
+    run_trials(
+        make_corpus(),
+        study.settings,
+        resources,
+        checkpoints,
+        lambda config: f"{config['number']:05d}-{config['turn']:05d}",
+        trial=Brief,
+        search_alg=StudySearcher(scheduler, lambda: False, checkpoints.newest, resources.most),
+        scheduler=scheduler,
+        callbacks=[lost],
+        max_failures=0,
+    )
+    (number,) = (number for number, record in study.records.items() if record.crashes)
+    assert lost.after[0] == number
+    assert all(record.ended for record in study.records.values())
