@@ -19,10 +19,10 @@ from sweep.workers import WorkerLostError
 from vae.store import StoreError, reason
 
 TRIAL, WORKER, NODE, STORAGE = "trial", "worker", "node", "storage"
-MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 10, STORAGE: 30}
-"""That a trial survives. Its own errors would come again, so of these none. A worker that was killed may have taken too
-much memory; it will again, if so. A node that went away, or a store that refused a checkpoint, says nothing of the
-trial; the limits end a loop."""
+MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, STORAGE: 30}
+"""That a trial survives without a new epoch in between. Its own errors would come again, so of these none. A worker
+that was killed may have taken too much memory; it will again, if so. A node that went away, shared with other trials,
+says nothing of this one unless that goes on; a store that refused a checkpoint never does."""
 BLAMELESS = (NODE, STORAGE)
 """Of which a trial that ends says nothing of its params."""
 

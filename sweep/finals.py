@@ -81,7 +81,8 @@ class _Finals(Searcher):  # type: ignore[misc]  # ray ships incomplete types
             return None
         run = self._runs.pop(0)
         self._live.add(trial_id)
-        identity = {"folder": run.folder, "attempt": sum(run.crashes.values())}
+        identity = {"folder": run.folder, "attempt": run.attempts}
+        run.attempts += 1
         start = {"checkpoint": run.checkpoint, "epoch": run.epoch}
         return {**identity, "params": run.params, "seed": run.seed, **start}
 
@@ -139,6 +140,7 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
     ) -> None:
         """Takes in a report, and asks for a checkpoint at rungs, at the end, and where the last is old."""
         run, report = self._runs[trial.config["folder"]], result["report"]
+        run.crashes = run.crashes if report.epoch <= run.epoch else {}
         run.epoch = report.epoch
         if report.failure is not None:
             self._fail(run, report.failure)

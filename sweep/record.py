@@ -37,7 +37,7 @@ class TrialRecord:
     turn: int = 0  # when it was handed out last, counted
     reported_at: float | None = None  # its last report, in seconds since 1970
     standing: tuple[bool, float] | None = None  # rank key of its best epoch
-    crashes: dict[str, int] = field(default_factory=dict)  # by what was to blame
+    crashes: dict[str, int] = field(default_factory=dict)  # since its last new epoch, by what was to blame
     lost: bool = False  # failed by nothing that its params are to blame for
 
     @property

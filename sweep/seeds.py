@@ -30,7 +30,8 @@ class FinalRun:
     epoch: int = 0  # trained so far
     saved_epoch: int = 0  # of the checkpoint
     failure: str | None = None  # why it could not go on
-    crashes: dict[str, int] = field(default_factory=dict)  # by what was to blame
+    crashes: dict[str, int] = field(default_factory=dict)  # since its last new epoch, by what was to blame
+    attempts: int = 0  # to train it, since the driver began
 
     @property
     def name(self) -> str:

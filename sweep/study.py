@@ -157,6 +157,7 @@ class Study:
     def report(self, number: int, report: Report, rung: bool) -> None:
         """Takes in a report; at a rung it goes to the journal, where the sampler sees it."""
         record = self.records[number]
+        record.crashes = record.crashes if report.epoch <= record.epoch else {}
         record.epoch, record.node, record.best = report.epoch, report.node, report.best
         record.standing, record.train_seconds = self._standing(record), report.train_seconds
         record.failure = report.failure

@@ -26,7 +26,7 @@ from sweep import space
 from sweep.crash import MOST_CRASHES, NODE, STORAGE, TRIAL, WORKER, Crash, classify, crash_of
 from sweep.proposal import propose
 from sweep.results import SweepFolder
-from sweep.scheduler import Asha
+from sweep.scheduler import STOPPING, Asha
 from sweep.workers import ActorManager, known
 
 KILLED = "1 worker(s) were killed due to the node running low on memory.\nMemory on the node was 5.41GB used."
@@ -158,9 +158,22 @@ def test_what_is_lost_with_its_node_or_store_teaches_nothing(make_study, blamed,
 
 
 def test_lost_nodes_do_not_add_to_killed_workers(asha):
-    crash(asha, NODE, 5)
+    crash(asha, NODE, 3)
     assert crash(asha, WORKER, 2).state == "paused"
     assert crash(asha, WORKER).state == "failed"
+
+
+@pytest.mark.parametrize("blamed", [WORKER, NODE])
+def test_only_crashes_without_a_new_epoch_in_between_add_up(make_study, blamed):
+    asha = Asha(make_study(trials=9, scheduler=STOPPING), lambda: False)
+    number = crash(asha, blamed, MOST_CRASHES[blamed]).number
+    for epoch in (4, 5):  # between rungs
+        assert asha.judge(asha.next().number, report(epoch, -5.0)) is None
+        asha.crashed(number, Crash(blamed, "said"))
+        assert crash(asha, blamed, MOST_CRASHES[blamed] - 1).state == "paused"
+    asha.judge(asha.next().number, report(5, -5.0))  # again, from an older checkpoint
+    asha.crashed(number, Crash(blamed, "said"))
+    assert asha.study.records[number].state == "failed"
 
 
 def test_crashes_count_across_a_resume(asha, make_study):
