@@ -1,8 +1,11 @@
 """The end of a sweep: the winner is scored on test, once, and played."""
 
+import math
 import sys
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from sweep.board import Board
@@ -11,6 +14,7 @@ from sweep.results import SweepFolder
 from vae import checkpoint, sample, statistics
 from vae.bounds import TEST_SEED, evaluate, importance_weighted_bound
 from vae.corpus import Corpus
+from vae.encoding import DataSpec
 from vae.errors import UserError
 from vae.models.base import Vae
 from vae.sheet import as_image
@@ -18,7 +22,8 @@ from vae.windows import Songs
 
 IWAE_SAMPLES = 16
 _PIECES = 64  # whose statistics stand in the summary
-_HEARD = 4  # pieces as audio in TensorBoard
+_HEARD, _HEARD_SECONDS = 4, 60.0
+"""Pieces as audio in TensorBoard, and of each how much: long songs make pieces of an hour, a gibibyte of sound."""
 
 
 def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: Board, min_kl: float) -> None:
@@ -35,10 +40,17 @@ def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: 
     callback.best |= _test(model, corpus)
     pieces = sample.draw(model, corpus.spec, _PIECES, 1.0, 0)
     summary = callback.write(samples=statistics.summarise(pieces, corpus))
-    heard = [sample.synthesise(piece, corpus.spec) for piece in pieces[:_HEARD]] if corpus.spec.is_music else []
-    board.samples(as_image(pieces, corpus.spec), heard, sample.AUDIO_RATE)
+    board.samples(as_image(pieces, corpus.spec), heard(pieces, corpus.spec), sample.AUDIO_RATE)
     board.close()
     _tell(summary, folder, min_kl)
+
+
+def heard(pieces: npt.NDArray[Any], spec: DataSpec) -> list[npt.NDArray[np.float32]]:
+    """How the first pieces, [n, T, D], begin, as sound; none where they are no music."""
+    if not spec.is_music:
+        return []
+    steps = math.ceil(_HEARD_SECONDS * spec.tempo / 60.0 * spec.steps_per_beat)
+    return [sample.synthesise(piece[:steps], spec) for piece in pieces[:_HEARD]]
 
 
 def _test(model: Vae, corpus: Corpus) -> dict[str, Any]:

@@ -13,12 +13,13 @@ import tiny
 import torch
 from tiny import SMALL
 
+from sweep.final import heard
 from vae import checkpoint
 from vae.config import Config
 from vae.corpus import Corpus, Split
 from vae.encoding import LOWEST_PITCH, PITCHES, DataSpec, decode
 from vae.models.registry import FAMILIES, build_model
-from vae.sample import draw, main, synthesise, write
+from vae.sample import AUDIO_RATE, draw, main, synthesise, write
 from vae.train import Trainer, TrainingData
 
 MUSIC = DataSpec("roll_onset", 2 * PITCHES, 4, 16, 90.0, 16, 32)
@@ -185,6 +186,11 @@ def test_a_note_sounds_at_its_frequency():
 def test_silence_lasts_as_long_as_its_steps():
     sound = synthesise(np.zeros((16, 176), np.uint8), MUSIC, rate=900)
     assert np.array_equal(sound, np.zeros(2400, np.float32))  # 4 beats at 90 a minute
+
+
+def test_of_long_pieces_the_first_minute_is_heard_in_tensorboard():
+    sounds = heard(np.zeros((5, 4000, 176), np.uint8), MUSIC)
+    assert [len(sound) / AUDIO_RATE for sound in sounds] == [60.0] * 4
 
 
 def test_the_command_writes_the_best_of_the_newest_sweep_and_names_it(results, capsys):
