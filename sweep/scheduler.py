@@ -10,6 +10,7 @@ Trials compete at rungs, epochs grace_period * eta^k. Values are recorded exactl
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -136,7 +137,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
 
     def _survival(self, number: int, epoch: int) -> str | None:
         early = number < self._first and epoch == self.rungs[0]
-        others = self._values(epoch)
+        others = self.study.values_at(epoch).copy()
         others.remove(value := self.study.records[number].values[epoch])
         return None if early or survives(value, others) else "stopped"
 
@@ -150,7 +151,8 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
 
     def _queue(self, record: TrialRecord) -> str:
         """Lets a trial wait; of too many that wait at a rung the last ends."""
-        waiting = [*self._waiting(record.epoch), record]
+        others = (other for other in self.study.records.values() if other.waits and other.epoch == record.epoch)
+        waiting = [*others, record]
         last = min(waiting, key=lambda other: (other.values[record.epoch], -other.turn))
         if len(waiting) <= MOST_WAITING:
             return "paused"
@@ -161,9 +163,10 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
 
     def _promoted(self) -> TrialRecord | None:
         """The best of the highest rung where one that waits has earned promotion."""
-        for epoch in reversed(self.rungs[:-1] if self._promotes else ()):
-            waiting = self._waiting(epoch)
-            best = max(waiting, key=lambda record: (record.values[epoch], -record.turn), default=None)
+        waiting = [record for record in self.study.records.values() if record.waits] if self._promotes else []
+        for epoch in reversed(self.rungs[:-1]):
+            there = [record for record in waiting if record.epoch == epoch]
+            best = max(there, key=lambda record: (record.values[epoch], -record.turn), default=None)
             if best is not None and self._earns_promotion(best):
                 return self._promote(best)
         return None
@@ -172,16 +175,10 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
         further = self.rungs[self.rungs.index(record.epoch) + 1]
         return self.study.promote(record.number, further if further < self.rungs[-1] else further + 1)
 
-    def _waiting(self, epoch: int) -> list[TrialRecord]:
-        return [record for record in self.study.records.values() if record.waits and record.epoch == epoch]
-
     def _earns_promotion(self, record: TrialRecord) -> bool:
-        values = self._values(record.epoch)
-        better = sum(other > record.values[record.epoch] for other in values)
+        values = self.study.values_at(record.epoch)
+        better = len(values) - bisect_right(values, record.values[record.epoch])
         return better < len(values) // REDUCTION_FACTOR
-
-    def _values(self, epoch: int) -> list[float]:
-        return [record.values[epoch] for record in self.study.records.values() if epoch in record.values]
 
     def settle(self) -> None:
         """Ends the trials that wait, when nothing is left that could promote them."""

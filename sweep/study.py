@@ -6,6 +6,7 @@ unpickled. A trial is known by its number.
 
 import heapq
 import time
+from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from sweep.earlier import Earlier, keep_trials, kept_trials
 from sweep.journal import lock_of, open_storage
 from sweep.proposal import Given, propose
 from sweep.record import STATES, Report, TrialRecord
-from sweep.sampler import RungSampler, informs, is_drawn
+from sweep.sampler import RungSampler, is_drawn
 from vae.encoding import DataSpec
 from vae.ranking import rank_key, rank_value
 
@@ -76,6 +77,7 @@ class Study:
         self._optuna = optuna.load_study(study_name=settings.name, storage=storage)
         if not new:
             self._optuna.set_user_attr("settings", asdict(settings))  # its final runs may be others now
+        self._rungs: dict[int, list[float]] = {}
         self._turns = 0
         self._live: dict[int, optuna.trial.Trial] = {}
         self._cut_off: list[int] = []
@@ -91,6 +93,8 @@ class Study:
             record = TrialRecord(frozen.number, state=_STATES[frozen.state], values=values, **kept)
             record.standing = self._standing(record)
             self.records[frozen.number] = record
+            for rung, value in values.items():
+                insort(self.values_at(rung), value)
         cut_off = [record for record in self.records.values() if record.state == "paused" and not record.waits]
         self._cut_off = [record.number for record in sorted(cut_off, key=lambda record: record.turn)]
         self._turns = max((record.turn for record in self.records.values()), default=0)
@@ -116,7 +120,7 @@ class Study:
         if self.most is not None and len(self.records) >= self.most:
             return None
         trials = self._optuna.get_trials(deepcopy=False)
-        drawn = self._draw([*self._earlier, *filter(informs, trials)])
+        drawn = self._draw([*self._earlier, *filter(self._informs, trials)])
         self._turns += 1
         params, goal = self._suggest(drawn), goal or self.settings.max_epochs + 1
         record = TrialRecord(len(trials), params, goal=goal, turn=self._turns)
@@ -130,6 +134,11 @@ class Study:
         )
         self.records[record.number] = record
         return record
+
+    def _informs(self, trial: FrozenTrial) -> bool:
+        """What `sampler.informs` says, by the records, which is sooner found."""
+        record = self.records.get(trial.number)
+        return record is not None and not record.lost
 
     def _draw(self, seen: list[FrozenTrial]) -> optuna.trial.Trial:
         """A first point, or a proposal; seeded by the trial, so that a resumed sweep keeps to its course."""
@@ -167,9 +176,14 @@ class Study:
         if rung:
             trial = self._trial(number)
             if report.epoch not in record.values:  # else it had been here before it was cut off
-                record.values[report.epoch] = rank_value(record.last, self.settings.min_kl)
-                trial.report(record.values[report.epoch], report.epoch)
+                value = record.values[report.epoch] = rank_value(record.last, self.settings.min_kl)
+                insort(self.values_at(report.epoch), value)
+                trial.report(value, report.epoch)
             trial.set_user_attr("record", record.kept())
+
+    def values_at(self, rung: int) -> list[float]:
+        """The rank values of all trials that have been to a rung, the lowest first."""
+        return self._rungs.setdefault(rung, [])
 
     def finish(self, number: int, state: str, failure: str | None = None) -> None:
         """Ends a trial as stopped, completed or failed."""

@@ -10,6 +10,7 @@ from vae import checkpoint
 ROOT = Path(__file__).parents[1]
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions that a sweep depends on."""
     return checkpoint.versions() | {name: metadata.version(name) for name in ("ray", "optuna")}
