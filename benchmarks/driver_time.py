@@ -2,7 +2,7 @@
 
     python -m benchmarks.driver_time
 
-A real sweep of trials that take next to nothing: dense models on a few made songs, epochs of a few hundred steps.
+A real sweep of trials that take next to nothing, see `benchmarks.tiny_sweep`: epochs of a few hundred steps.
 Measured from outside, in a window of trials around each count: processor seconds of the driver's process, threads
 included, over the reports at rungs that the journal got meanwhile; and its resident memory. `ratio` is the last window
 over that at 200 trials.
@@ -99,7 +99,7 @@ def measure(trials: int, folder: Path) -> list[Sample]:
     ]
     words += ["--family", "dense", "--max-epochs", "3", "--epoch-steps", "300"]
     process = subprocess.Popen(
-        (sys.executable, "-m", "sweep.run", *words), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
+        (sys.executable, "-m", "benchmarks.tiny_sweep", *words), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
     )
     samples = []
     try:
