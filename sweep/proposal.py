@@ -6,7 +6,7 @@ where failures begin, says so; failing trials count as TPE's worst all the same.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -25,20 +25,30 @@ _MOST_FITTED = 150
 _FEWEST_FAILURES = 2
 
 
-def propose(trials: Sequence[FrozenTrial], draw: Callable[[optuna.Trial], Any], seed: int) -> dict[str, Any]:
+def key_of(params: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
+    """Tells what was tried from what was not."""
+    return frozenset(params.items())
+
+
+def propose(
+    trials: Sequence[FrozenTrial],
+    draw: Callable[[optuna.Trial], Any],
+    seed: int,
+    tried: Container[frozenset[tuple[str, Any]]],
+) -> dict[str, Any]:
     """The parameters of the next trial.
 
     Args:
-        trials: all that were drawn so far.
+        trials: that were drawn so far; of very many those that tell most.
         draw: suggests every parameter of a trial, define-by-run.
         seed: of this proposal.
+        tried: `key_of` the parameters of all that were drawn so far.
     """
     risk_of = failure_risk(trials, seed)
-    tried = [trial.params for trial in trials]
     for seen in (trials, ()):
         drafts = []
         for params in _draws(seen, draw, seed):
-            if params in tried:
+            if key_of(params) in tried:
                 continue
             if (risk := risk_of(params)) <= _RISK:
                 return params

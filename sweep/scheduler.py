@@ -87,8 +87,13 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Of what was handed out and waits for a worker: what was cut off by a crash first, then in that order."""
-        waiting = [trial for trial in tune_controller.get_trials() if trial.status == Trial.PENDING]
-        return min(waiting, key=lambda trial: not self.study.records[trial.config["number"]].crashes, default=None)
+
+        def place(trial: Trial) -> tuple[bool, int]:
+            record = self.study.records[trial.config["number"]]
+            return not record.crashes, record.turn
+
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        return min(waiting, key=place, default=None)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Records the report; CONTINUE or STOP. A trial that waits is stopped for Ray, and comes as another later."""
@@ -137,8 +142,8 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
 
     def _survival(self, number: int, epoch: int) -> str | None:
         early = number < self._first and epoch == self.rungs[0]
-        others = self.study.values_at(epoch).copy()
-        others.remove(value := self.study.records[number].values[epoch])
+        value = self.study.records[number].values[epoch]
+        others = [other for other, whose in self.study.values_at(epoch) if whose != number]
         return None if early or survives(value, others) else "stopped"
 
     def _at_rung(self, record: TrialRecord) -> str | None:
@@ -177,7 +182,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
 
     def _earns_promotion(self, record: TrialRecord) -> bool:
         values = self.study.values_at(record.epoch)
-        better = len(values) - bisect_right(values, record.values[record.epoch])
+        better = len(values) - bisect_right(values, (record.values[record.epoch], math.inf))
         return better < len(values) // REDUCTION_FACTOR
 
     def settle(self) -> None:

@@ -4,10 +4,12 @@ The journal is the only record that `--resume` reads: params, the values at rung
 unpickled. A trial is known by its number.
 """
 
-import heapq
+import itertools
+import math
+import random
 import time
-from bisect import insort
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweep import space
 from sweep.earlier import Earlier, keep_trials, kept_trials
 from sweep.journal import lock_of, open_storage
-from sweep.proposal import Given, propose
+from sweep.proposal import Given, key_of, propose
 from sweep.record import STATES, Report, TrialRecord
 from sweep.sampler import RungSampler, is_drawn
 from vae.encoding import DataSpec
@@ -27,6 +29,9 @@ from vae.ranking import rank_key, rank_value
 FINALISTS = 3
 """Configurations that are trained on further seeds once the search is over."""
 FINAL_SEEDS = 3
+
+MOST_LOOKED_AT, _BEST_LOOKED_AT, _NEWEST_LOOKED_AT = 1000, 50, 300
+"""Trials that a proposal looks at: more than what it is fitted to, but no longer all, which would take ever longer."""
 
 _ENDS = {"stopped": TrialState.PRUNED, "completed": TrialState.COMPLETE, "failed": TrialState.FAIL}
 _STATES = {state: name for name, state in _ENDS.items()} | {TrialState.RUNNING: "paused"}
@@ -77,13 +82,19 @@ class Study:
         self._optuna = optuna.load_study(study_name=settings.name, storage=storage)
         if not new:
             self._optuna.set_user_attr("settings", asdict(settings))  # its final runs may be others now
-        self._rungs: dict[int, list[float]] = {}
+        self._rungs: dict[int, list[tuple[float, int]]] = {}
+        self._ranked: list[
+            tuple[tuple[bool, float], int]
+        ] = []  # standings, and numbers less than 0: the first is better
+        self._failed: list[int] = []
+        self._tried: set[frozenset[tuple[str, Any]]] = set()
         self._turns = 0
         self._live: dict[int, optuna.trial.Trial] = {}
         self._cut_off: list[int] = []
         self._read_back()
         self._first_points = self._optuna.user_attrs.get("first_points", [])
         self._earlier = kept_trials(storage, settings.name)
+        self._tried.update(key_of(trial.params) for trial in self._earlier)
 
     def _read_back(self) -> None:
         for frozen in self._optuna.get_trials(deepcopy=False):
@@ -91,10 +102,12 @@ class Study:
                 continue
             kept, values = frozen.user_attrs["record"], dict(frozen.intermediate_values)
             record = TrialRecord(frozen.number, state=_STATES[frozen.state], values=values, **kept)
-            record.standing = self._standing(record)
             self.records[frozen.number] = record
+            self._stand(record)
+            self._tried.add(key_of(frozen.params))
+            self._failed += [record.number] if record.state == "failed" else []
             for rung, value in values.items():
-                insort(self.values_at(rung), value)
+                insort(self.values_at(rung), (value, record.number))
         cut_off = [record for record in self.records.values() if record.state == "paused" and not record.waits]
         self._cut_off = [record.number for record in sorted(cut_off, key=lambda record: record.turn)]
         self._turns = max((record.turn for record in self.records.values()), default=0)
@@ -120,7 +133,7 @@ class Study:
         if self.most is not None and len(self.records) >= self.most:
             return None
         trials = self._optuna.get_trials(deepcopy=False)
-        drawn = self._draw([*self._earlier, *filter(self._informs, trials)])
+        drawn = self._draw([*self._earlier, *filter(self._informs, self._telling(trials))])
         self._turns += 1
         params, goal = self._suggest(drawn), goal or self.settings.max_epochs + 1
         record = TrialRecord(len(trials), params, goal=goal, turn=self._turns)
@@ -133,7 +146,18 @@ class Study:
             )
         )
         self.records[record.number] = record
+        self._tried.add(key_of(drawn.params))
         return record
+
+    def _telling(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """All trials; of very many the best at each rung, the newest, the newest that failed, and others at random."""
+        if len(trials) <= MOST_LOOKED_AT:
+            return trials
+        telling = {number for values in self._rungs.values() for _, number in values[-_BEST_LOOKED_AT:]}
+        telling.update(self._failed[-_NEWEST_LOOKED_AT:], range(len(trials) - _NEWEST_LOOKED_AT, len(trials)))
+        others = random.Random(len(trials)).sample(range(len(trials)), MOST_LOOKED_AT)
+        telling.update(others[: MOST_LOOKED_AT - len(telling)])
+        return [trials[number] for number in sorted(telling)]
 
     def _informs(self, trial: FrozenTrial) -> bool:
         """What `sampler.informs` says, by the records, which is sooner found."""
@@ -145,7 +169,8 @@ class Study:
         number, points = len(self.records), self._first_points
         seed = (self.settings.seed * 1_000_003 + number) % 2**32
         if number >= len(points):
-            return optuna.create_study(sampler=Given(propose(seen, self._suggest, seed))).ask()
+            proposed = propose(seen, self._suggest, seed, self._tried)
+            return optuna.create_study(sampler=Given(proposed)).ask()
         scratch = optuna.create_study(sampler=RungSampler(seen, seed))
         scratch.enqueue_trial(points[number])
         return scratch.ask()
@@ -168,7 +193,8 @@ class Study:
         record = self.records[number]
         record.crashes = record.crashes if report.epoch <= record.epoch else {}
         record.epoch, record.node, record.best = report.epoch, report.node, report.best
-        record.standing, record.train_seconds = self._standing(record), report.train_seconds
+        record.train_seconds = report.train_seconds
+        self._stand(record)
         record.failure = report.failure
         record.reported_at = time.time()
         scored = [metrics for metrics in report.curve if "val_elbo" in metrics]
@@ -177,18 +203,19 @@ class Study:
             trial = self._trial(number)
             if report.epoch not in record.values:  # else it had been here before it was cut off
                 value = record.values[report.epoch] = rank_value(record.last, self.settings.min_kl)
-                insort(self.values_at(report.epoch), value)
+                insort(self.values_at(report.epoch), (value, number))
                 trial.report(value, report.epoch)
             trial.set_user_attr("record", record.kept())
 
-    def values_at(self, rung: int) -> list[float]:
-        """The rank values of all trials that have been to a rung, the lowest first."""
+    def values_at(self, rung: int) -> list[tuple[float, int]]:
+        """The rank values of all trials that have been to a rung, the lowest first, and the trials' numbers."""
         return self._rungs.setdefault(rung, [])
 
     def finish(self, number: int, state: str, failure: str | None = None) -> None:
         """Ends a trial as stopped, completed or failed."""
         record = self.records[number]
         record.state, record.failure = state, failure
+        self._failed += [number] if state == "failed" else []
         trial = self._trial(number)
         trial.set_user_attr("record", record.kept())
         value = record.values[record.epoch] if state == "completed" else None
@@ -221,15 +248,25 @@ class Study:
 
     def top(self, count: int) -> list[TrialRecord]:
         """The best trials by their best epoch, failed ones left out."""
-        return _best(count, [record for record in self.records.values() if record.state != "failed"])
+        return self._best(count, {*STATES} - {"failed"})
 
     def finalists(self) -> list[TrialRecord]:
         """The best trials that reached the top rung, the best first; if none has, the best there are."""
-        completed = [record for record in self.records.values() if record.state == "completed"]
-        return _best(FINALISTS, completed) or self.top(FINALISTS)
+        return self._best(FINALISTS, {"completed"}) or self.top(FINALISTS)
 
-    def _standing(self, record: TrialRecord) -> tuple[bool, float] | None:
-        return self.rank_key(record.best) if record.best else None
+    def _best(self, count: int, states: Container[str]) -> list[TrialRecord]:
+        """The best in one of some states, the best first."""
+        ranked = (self.records[-number] for _, number in reversed(self._ranked))
+        return list(itertools.islice((record for record in ranked if record.state in states), count))
+
+    def _stand(self, record: TrialRecord) -> None:
+        """Takes note of where a trial stands among others, by its best epoch."""
+        if record.standing is not None:
+            del self._ranked[bisect_left(self._ranked, (record.standing, -record.number))]
+        key = self.rank_key(record.best) if record.best else (False, math.nan)
+        record.standing = None if math.isnan(key[1]) else key
+        if record.standing is not None:
+            insort(self._ranked, (record.standing, -record.number))
 
     def put_off(self) -> None:
         """Takes note that nothing runs any more: what has not ended is paused."""
@@ -269,9 +306,3 @@ def _begin(path: Path, settings: Settings, earlier: Sequence[Earlier]) -> None:
     if earlier:
         study.set_user_attr("warm_start", [given.report for given in earlier])
     scratch.replace(path)
-
-
-def _best(count: int, records: list[TrialRecord]) -> list[TrialRecord]:
-    """The best of those that have a result, the best first."""
-    ranked = [(record.standing, -record.number, record) for record in records if record.standing is not None]
-    return [record for _, _, record in heapq.nlargest(count, ranked)]

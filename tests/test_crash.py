@@ -152,7 +152,7 @@ def test_what_is_lost_with_its_node_or_store_teaches_nothing(make_study, blamed,
         crash(asha, blamed, MOST_CRASHES[blamed] + 1)
     assert study.counts()["failed"] == 4
     known = make_study(trials=30).drawn()  # the journal has it too
-    others = propose(known[:8], lambda trial: space.suggest(trial, study.settings.task), len(known))
+    others = propose(known[:8], lambda trial: space.suggest(trial, study.settings.task), len(known), ())
     study.ask()
     assert (study.drawn()[-1].params != others) is learns
 

@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweep import space
-from sweep.proposal import Given, failure_risk, propose
+from sweep.proposal import Given, failure_risk, key_of, propose
 from sweep.sampler import is_drawn
 from vae.encoding import DataSpec
 
@@ -22,7 +22,7 @@ def drive(count, draw, value_of):
     study = optuna.create_study(direction="maximize")
     for number in range(count):
         drawn = [trial for trial in study.trials if is_drawn(trial)]
-        study.sampler = Given(propose(drawn, draw, number))
+        study.sampler = Given(propose(drawn, draw, number, {key_of(trial.params) for trial in drawn}))
         asked = study.ask()
         draw(asked)
         asked.set_user_attr("drawn", True)
@@ -68,5 +68,5 @@ def test_hardly_a_failure_teaches_nothing(failures):
 
 def test_equal_seeds_give_equal_proposals():
     trials = drive(12, lambda trial: space.suggest(trial, TASK), lambda params: -params["dropout"])
-    first, second, other = (propose(trials, lambda trial: space.suggest(trial, TASK), seed) for seed in (3, 3, 4))
+    first, second, other = (propose(trials, lambda trial: space.suggest(trial, TASK), seed, ()) for seed in (3, 3, 4))
     assert first == second != other
