@@ -33,6 +33,9 @@ FINAL_SEEDS = 3
 MOST_LOOKED_AT, _BEST_LOOKED_AT, _NEWEST_LOOKED_AT = 1000, 50, 300
 """Trials that a proposal looks at: more than what it is fitted to, but no longer all, which would take ever longer."""
 
+_Place = tuple[tuple[bool, float], int]
+"""Where a trial stands: its rank key, and its number below 0, for of equals the first is better."""
+
 _ENDS = {"stopped": TrialState.PRUNED, "completed": TrialState.COMPLETE, "failed": TrialState.FAIL}
 _STATES = {state: name for name, state in _ENDS.items()} | {TrialState.RUNNING: "paused"}
 
@@ -83,9 +86,7 @@ class Study:
         if not new:
             self._optuna.set_user_attr("settings", asdict(settings))  # its final runs may be others now
         self._rungs: dict[int, list[tuple[float, int]]] = {}
-        self._ranked: list[
-            tuple[tuple[bool, float], int]
-        ] = []  # standings, and numbers less than 0: the first is better
+        self._ranked: list[_Place] = []  # the best last
         self._failed: list[int] = []
         self._tried: set[frozenset[tuple[str, Any]]] = set()
         self._turns = 0
@@ -133,7 +134,7 @@ class Study:
         if self.most is not None and len(self.records) >= self.most:
             return None
         trials = self._optuna.get_trials(deepcopy=False)
-        drawn = self._draw([*self._earlier, *filter(self._informs, self._telling(trials))])
+        drawn = self._draw([*self._earlier, *filter(self._informs, self.telling(trials))])
         self._turns += 1
         params, goal = self._suggest(drawn), goal or self.settings.max_epochs + 1
         record = TrialRecord(len(trials), params, goal=goal, turn=self._turns)
@@ -149,14 +150,14 @@ class Study:
         self._tried.add(key_of(drawn.params))
         return record
 
-    def _telling(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    def telling(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         """All trials; of very many the best at each rung, the newest, the newest that failed, and others at random."""
         if len(trials) <= MOST_LOOKED_AT:
             return trials
         telling = {number for values in self._rungs.values() for _, number in values[-_BEST_LOOKED_AT:]}
         telling.update(self._failed[-_NEWEST_LOOKED_AT:], range(len(trials) - _NEWEST_LOOKED_AT, len(trials)))
-        others = random.Random(len(trials)).sample(range(len(trials)), MOST_LOOKED_AT)
-        telling.update(others[: MOST_LOOKED_AT - len(telling)])
+        for number in random.Random(len(trials)).sample(range(len(trials)), MOST_LOOKED_AT):
+            telling |= {number} if len(telling) < MOST_LOOKED_AT else set()
         return [trials[number] for number in sorted(telling)]
 
     def _informs(self, trial: FrozenTrial) -> bool:

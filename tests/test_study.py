@@ -55,6 +55,29 @@ def test_finalists_are_the_best_that_reached_the_top_rung(make_study):
     assert [record.number for record in study.finalists()] == [2, 0]
 
 
+def test_of_very_many_trials_a_proposal_looks_at_the_best_the_newest_and_those_that_failed(make_study, monkeypatch):
+    for name, count in {"MOST_LOOKED_AT": 40, "_BEST_LOOKED_AT": 4, "_NEWEST_LOOKED_AT": 8}.items():
+        monkeypatch.setattr(f"sweep.study.{name}", count)
+    study = make_study(trials=70)
+    worth = [float(number * 37 % 70) for number in range(70)]
+    failed = set(range(3, 70, 10))
+    for number in range(70):
+        study.ask()
+        study.report(number, report(1, worth[number]), rung=True)
+        if number % 7 == 0:
+            study.report(number, report(3, worth[number]), rung=True)
+        if number in failed:
+            study.finish(number, "failed", "diverged")
+
+    def looked_at(study):
+        return {trial.number for trial in study.telling(study.drawn())}
+
+    best = sorted(range(70), key=worth.__getitem__)[-4:] + sorted(range(0, 70, 7), key=worth.__getitem__)[-4:]
+    assert looked_at(study) >= {*best, *range(62, 70), *failed}
+    assert len(looked_at(study)) == 40
+    assert looked_at(make_study(trials=70)) == looked_at(study)  # so that a resumed sweep keeps to its course
+
+
 def test_a_study_read_back_knows_what_it_knew(make_study):
     study = make_study(trials=4)
     for number in range(3):
