@@ -242,8 +242,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         return summary
 
     def _write_summary(self, **further: Any) -> dict[str, Any]:
-        train_seconds = sum(record.train_seconds for record in self._study.records.values())
-        known = {"baseline": self._baseline, **self._clock.times(self._slots(), train_seconds), **further}
+        times = self._clock.times(self._slots(), self._study.train_seconds)
+        known = {"baseline": self._baseline, **times, **further}
         summary = summarise(self._study, known, self.best)
         checkpoint.write_json(self._folder.summary, summary)
         return summary

@@ -181,7 +181,7 @@ def summarise(study: Study, further: dict[str, Any], best: dict[str, Any] | None
         "baseline": dict.fromkeys(("marginal_elbo", "marginal_test_elbo")),
         "samples": None,
         **dict.fromkeys(TIMES),
-        "epochs_trained": sum(record.epoch for record in study.records.values()),
-        "train_seconds": sum(record.train_seconds for record in study.records.values()),
+        "epochs_trained": study.epochs_trained,
+        "train_seconds": study.train_seconds,
     }
     return known | further

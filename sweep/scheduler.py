@@ -156,8 +156,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
 
     def _queue(self, record: TrialRecord) -> str:
         """Lets a trial wait; of too many that wait at a rung the last ends."""
-        others = (other for other in self.study.records.values() if other.waits and other.epoch == record.epoch)
-        waiting = [*others, record]
+        waiting = [*(other for other in self.study.waiting() if other.epoch == record.epoch), record]
         last = min(waiting, key=lambda other: (other.values[record.epoch], -other.turn))
         if len(waiting) <= MOST_WAITING:
             return "paused"
@@ -168,7 +167,7 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
 
     def _promoted(self) -> TrialRecord | None:
         """The best of the highest rung where one that waits has earned promotion."""
-        waiting = [record for record in self.study.records.values() if record.waits] if self._promotes else []
+        waiting = self.study.waiting() if self._promotes else []
         for epoch in reversed(self.rungs[:-1]):
             there = [record for record in waiting if record.epoch == epoch]
             best = max(there, key=lambda record: (record.values[epoch], -record.turn), default=None)
@@ -187,6 +186,5 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
 
     def settle(self) -> None:
         """Ends the trials that wait, when nothing is left that could promote them."""
-        for record in self.study.records.values():
-            if record.waits:
-                self.study.finish(record.number, "stopped")
+        for record in self.study.waiting():
+            self.study.finish(record.number, "stopped")

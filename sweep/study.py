@@ -9,8 +9,10 @@ import math
 import random
 import time
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +276,20 @@ class Study:
         for record in self.records.values():
             record.state = record.state if record.ended else "paused"
 
+    def waiting(self) -> list[TrialRecord]:
+        """The trials that have been to a rung, and go on only if they come to be among the best there."""
+        return [record for record in self.records.values() if record.state == "paused" and record.waits]
+
+    @property
+    def train_seconds(self) -> float:
+        """Of all trials."""
+        return float(sum(map(attrgetter("train_seconds"), self.records.values())))
+
+    @property
+    def epochs_trained(self) -> int:
+        """By all trials."""
+        return int(sum(map(attrgetter("epoch"), self.records.values())))
+
     @property
     def requested(self) -> int:
         """Trials asked for; where no number was, those begun so far."""
@@ -286,9 +302,7 @@ class Study:
 
     def counts(self) -> dict[str, int]:
         """Trials by state; they sum to those requested."""
-        counts = dict.fromkeys(STATES, 0)
-        for record in self.records.values():
-            counts[record.state] += 1
+        counts = dict.fromkeys(STATES, 0) | Counter(map(attrgetter("state"), self.records.values()))
         counts["pending"] += self.requested - len(self.records)
         return counts
 
