@@ -111,7 +111,7 @@ class Losing(tune.Callback):
 
     def __init__(self, cluster, node):
         self._cluster, self._node = cluster, node
-        self.before, self.after = [], None
+        self.before, self.after, self.lost = [], None, None
 
     def on_trial_start(self, *args, trial, **info):
         del args, info
@@ -123,16 +123,16 @@ class Losing(tune.Callback):
             self._cluster.remove_node(self._node)
             self._node = None
 
-    def on_trial_error(self, *args, **info):
+    def on_trial_error(self, *args, trial, **info):
         del args, info
-        self.after = []
+        self.lost, self.after = trial.config["number"], []
 
 
 def test_a_trial_lost_with_its_node_comes_before_those_that_wait_for_a_worker(cluster, make_study, tmp_path):
     class Brief(SleepingTrial):  # here, so that workers need not import this module
         NAP = 0.25
 
-    lost = Losing(cluster, cluster.add_node(num_cpus=1))
+    losing = Losing(cluster, cluster.add_node(num_cpus=1))
     study = make_study(trials=5, families=("dense",), spec=BINARY, max_epochs=9, scheduler=STOPPING)
     scheduler, checkpoints = Asha(study, lambda: False), Checkpoints(str(tmp_path / "checkpoints"))
     resources = find_resources(1, None, joined=True, tell=[].append)
@@ -146,9 +146,8 @@ def test_a_trial_lost_with_its_node_comes_before_those_that_wait_for_a_worker(cl
         trial=Brief,
         search_alg=StudySearcher(scheduler, lambda: False, checkpoints.newest, resources.most),
         scheduler=scheduler,
-        callbacks=[lost],
+        callbacks=[losing],
         max_failures=0,
     )
-    (number,) = (number for number, record in study.records.items() if record.crashes)
-    assert lost.after[0] == number
+    assert losing.after[0] == losing.lost
     assert all(record.ended for record in study.records.values())
