@@ -5,7 +5,7 @@
 Journals are made of random draws from the search space, with values at the rungs that the best third of each rung goes
 on from; in half of them every trial in the upper third of the learning rates has failed, so that a forest is fitted to
 that too. Then a study that reads such a journal is asked for trials, as a sweep's is. Beside it, TPE fitted to all
-trials instead of a few well-chosen.
+trials that a proposal looks at instead of a few of them.
 """
 
 import argparse

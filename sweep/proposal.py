@@ -5,7 +5,6 @@ the learning rate, a third of its draws fall beyond. So they are drawn again if 
 where failures begin, says so; failing trials count as TPE's worst all the same.
 """
 
-import itertools
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -69,7 +68,8 @@ def _draws(seen: Sequence[FrozenTrial], draw: Callable[[optuna.Trial], Any], see
 
 def failure_risk(trials: Sequence[FrozenTrial], seed: int) -> Callable[[dict[str, Any]], float]:
     """How likely parameters are to fail, 0 to 1, by the trials so far."""
-    failed, others = _newest(trials, failed=True), _newest(trials, failed=False)
+    failed = [trial.params for trial in trials if trial.state == TrialState.FAIL][-_MOST_FITTED:]
+    others = [trial.params for trial in trials if trial.state != TrialState.FAIL][-_MOST_FITTED:]
     if len(failed) < _FEWEST_FAILURES or not others:
         return lambda _: 0.0
     # Imported here, for it takes a second, and most sweeps need none of it.
@@ -80,12 +80,6 @@ def failure_risk(trials: Sequence[FrozenTrial], seed: int) -> Callable[[dict[str
     forest = RandomForestClassifier(_TREES, max_features=0.5, random_state=seed)
     forest.fit(vectors.fit_transform(failed + others), [True] * len(failed) + [False] * len(others))
     return lambda params: float(forest.predict_proba(vectors.transform([params]))[0, 1])
-
-
-def _newest(trials: Sequence[FrozenTrial], failed: bool) -> list[dict[str, Any]]:
-    """The parameters that a forest is fitted to, of those that failed or of the others."""
-    params = (trial.params for trial in reversed(trials) if (trial.state == TrialState.FAIL) is failed)
-    return list(itertools.islice(params, _MOST_FITTED))[::-1]
 
 
 class Given(OneByOne):

@@ -13,7 +13,6 @@ they were lost with their nodes, see `sweep.crash`.
 """
 
 import heapq
-import itertools
 import math
 import random
 from collections import Counter
@@ -46,8 +45,7 @@ def good_count(trials: int) -> int:
 
 def highest_rung(trials: Sequence[FrozenTrial]) -> int | None:
     """The highest rung at which there are values enough to fill the good set; the lowest if there is none such."""
-    steps = (trial.intermediate_values for trial in trials if trial.state != TrialState.FAIL)
-    reached = Counter(itertools.chain.from_iterable(steps))
+    reached = Counter(step for trial in trials if trial.state != TrialState.FAIL for step in trial.intermediate_values)
     enough = good_count(len(trials))
     full = [rung for rung, count in reached.items() if count >= enough]
     return max(full) if full else min(reached, default=None)
@@ -55,10 +53,8 @@ def highest_rung(trials: Sequence[FrozenTrial]) -> int | None:
 
 def comparable(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
     """The trials as TPE shall see them, see the head of this file; of very many all the good ones, others at random."""
-    rung, count = highest_rung(trials), good_count(len(trials))
-    there = [trial for trial in trials if rung in trial.intermediate_values and trial.state != TrialState.FAIL]
-    best_of = there if len(there) >= count else trials  # the good ones are there, where there are so many
-    good = heapq.nlargest(count, best_of, key=lambda trial: standing(trial, rung))
+    rung = highest_rung(trials)
+    good = heapq.nlargest(good_count(len(trials)), trials, key=lambda trial: standing(trial, rung))
     numbers = {trial.number for trial in good}
     others = [trial for trial in trials if trial.number not in numbers]
     if len(trials) > _MOST_SEEN:

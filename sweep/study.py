@@ -24,7 +24,7 @@ from sweep.earlier import Earlier, keep_trials, kept_trials
 from sweep.journal import lock_of, open_storage
 from sweep.proposal import Given, key_of, propose
 from sweep.record import STATES, Report, TrialRecord
-from sweep.sampler import RungSampler, is_drawn
+from sweep.sampler import RungSampler, informs, is_drawn
 from vae.encoding import DataSpec
 from vae.ranking import rank_key, rank_value
 
@@ -136,7 +136,7 @@ class Study:
         if self.most is not None and len(self.records) >= self.most:
             return None
         trials = self._optuna.get_trials(deepcopy=False)
-        drawn = self._draw([*self._earlier, *filter(self._informs, self.telling(trials))])
+        drawn = self._draw([*self._earlier, *filter(informs, self.telling(trials))])
         self._turns += 1
         params, goal = self._suggest(drawn), goal or self.settings.max_epochs + 1
         record = TrialRecord(len(trials), params, goal=goal, turn=self._turns)
@@ -159,13 +159,9 @@ class Study:
         telling = {number for values in self._rungs.values() for _, number in values[-_BEST_LOOKED_AT:]}
         telling.update(self._failed[-_NEWEST_LOOKED_AT:], range(len(trials) - _NEWEST_LOOKED_AT, len(trials)))
         for number in random.Random(len(trials)).sample(range(len(trials)), MOST_LOOKED_AT):
-            telling |= {number} if len(telling) < MOST_LOOKED_AT else set()
+            if len(telling) < MOST_LOOKED_AT:
+                telling.add(number)
         return [trials[number] for number in sorted(telling)]
-
-    def _informs(self, trial: FrozenTrial) -> bool:
-        """What `sampler.informs` says, by the records, which is sooner found."""
-        record = self.records.get(trial.number)
-        return record is not None and not record.lost
 
     def _draw(self, seen: list[FrozenTrial]) -> optuna.trial.Trial:
         """A first point, or a proposal; seeded by the trial, so that a resumed sweep keeps to its course."""
