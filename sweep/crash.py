@@ -23,6 +23,8 @@ MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, STORAGE: 30}
 """That a trial survives without a new epoch in between. Its own errors would come again, so of these none. A worker
 that was killed may have taken too much memory; it will again, if so. A node that went away, shared with other trials,
 says nothing of this one unless that goes on; a store that refused a checkpoint never does."""
+NODES_KILLED = 2
+"""Died under a trial, in a row, which is to blame if no other can be. Else those that can are tried one at a time."""
 BLAMELESS = (NODE, STORAGE)
 """Of which a trial that ends says nothing of its params."""
 

@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweep import space
-from sweep.crash import BLAMELESS, MOST_CRASHES, Crash, crash_of
+from sweep.crash import BLAMELESS, MOST_CRASHES, NODE, NODES_KILLED, Crash, crash_of
 from sweep.record import Report, TrialRecord
 from sweep.study import Study
 
@@ -83,7 +83,17 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
         """The trial to run next: one that was cut off, or is promoted, or is new; None if there is none now."""
         if self._stopping():
             return None
-        return self.study.cut_off() or self._promoted() or self.study.ask(self.rungs[0] if self._promotes else None)
+        return (
+            self.study.cut_off(self._held)
+            or self._promoted()
+            or self.study.ask(self.rungs[0] if self._promotes else None)
+        )
+
+    def _held(self, record: TrialRecord) -> bool:
+        """Whether a trial under which two nodes died waits: while another suspect trains, a loss would tell nothing."""
+        return record.crashes.get(NODE, 0) >= NODES_KILLED and any(
+            NODE in other.crashes for other in self.study.under_way()
+        )
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Of what was handed out and waits for a worker: what was cut off by a crash first, then in that order."""
@@ -121,11 +131,22 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
         if record.ended:
             return
         count = record.crashes[crash.blamed] = record.crashes.get(crash.blamed, 0) + 1
-        if count <= MOST_CRASHES[crash.blamed]:
+        if count <= MOST_CRASHES[crash.blamed] and not (crash.blamed == NODE and self._kills(record)):
             self.study.put_back(number)
         else:
             record.lost = crash.blamed in BLAMELESS
             self.study.finish(number, "failed", crash.reason if count == 1 else f"{crash.reason} ({count} times)")
+
+    def _kills(self, record: TrialRecord) -> bool:
+        """Whether a trial is the only suspect of those that trained where nodes died."""
+        lost = record.crashes[NODE]
+        if lost < NODES_KILLED or record.state != "running":  # else its worker was on a node that was gone already
+            return False
+        handed_out = {other.number for other in self.study.under_way()}
+        suspects = (other for other in self.study.records.values() if NODE in other.crashes and not other.ended)
+        return not any(
+            other.crashes[NODE] >= lost or other.number in handed_out for other in suspects if other is not record
+        )
 
     def judge(self, number: int, report: Report) -> str | None:
         """Takes in a report; how the trial ends by it, "paused" if it waits, or None if it goes on."""

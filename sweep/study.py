@@ -127,9 +127,24 @@ class Study:
                 record.epoch = saved
                 self._cut_off.append(record.number)
 
-    def cut_off(self) -> TrialRecord | None:
-        """The next of the trials that a crash or an earlier process left in training, in the order of their turns."""
-        return self.records[self._cut_off.pop(0)] if self._cut_off else None
+    def cut_off(self, held: Callable[[TrialRecord], bool] = lambda _: False) -> TrialRecord | None:
+        """The next of the trials that a crash or an earlier process left in training, in the order of their turns.
+
+        Args:
+            held: whether a trial has to be left where it is for now.
+        """
+        number = next((number for number in self._cut_off if not held(self.records[number])), None)
+        if number is None:
+            return None
+        self._cut_off.remove(number)
+        return self.records[number]
+
+    def under_way(self) -> list[TrialRecord]:
+        """The trials that are handed out: they train, or wait for a worker."""
+        left = set(self._cut_off)
+        return [
+            record for record in self.records.values() if not (record.ended or record.waits or record.number in left)
+        ]
 
     def ask(self, goal: int | None = None) -> TrialRecord | None:
         """A new trial, to be trained for `goal` epochs before it competes (None: it never does); None if all are."""

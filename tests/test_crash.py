@@ -23,7 +23,7 @@ from sweeping import report, rows_of, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sweep import space
-from sweep.crash import MOST_CRASHES, NODE, STORAGE, TRIAL, WORKER, Crash, classify, crash_of
+from sweep.crash import MOST_CRASHES, NODE, NODES_KILLED, STORAGE, TRIAL, WORKER, Crash, classify, crash_of
 from sweep.proposal import propose
 from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
@@ -129,15 +129,59 @@ def crash(asha, blamed, times=1):
     return record
 
 
+SURVIVED = MOST_CRASHES | {NODE: NODES_KILLED - 1}
+"""By a trial that no other shares its nodes with."""
+
+
 @pytest.mark.parametrize("blamed", [TRIAL, WORKER, NODE])
 def test_a_trial_survives_so_many_crashes(asha, blamed):
     """And each time it comes back before anything new."""
-    if MOST_CRASHES[blamed]:
-        assert crash(asha, blamed, MOST_CRASHES[blamed]).state == "paused"
+    if SURVIVED[blamed]:
+        assert crash(asha, blamed, SURVIVED[blamed]).state == "paused"
     record = crash(asha, blamed)
     assert (record.number, record.state) == (0, "failed")
-    assert record.failure == ("said" if blamed == TRIAL else f"said ({MOST_CRASHES[blamed] + 1} times)")
+    assert record.failure == ("said" if blamed == TRIAL else f"said ({SURVIVED[blamed] + 1} times)")
     assert asha.next().number == 1
+
+
+def hand_out(asha, count):
+    """The next trials, which train from now on."""
+    records = [asha.next() for _ in range(count)]
+    for record in records:
+        record.state = "running"
+    return records
+
+
+def lose_node(asha, records):
+    """The node dies on which some trials train."""
+    for record in records:
+        asha.crashed(record.number, Crash(NODE, "said"))
+
+
+def test_of_trials_that_shared_two_dead_nodes_only_the_killer_fails(asha):
+    """Each is tried without the others; the killer's next node tells."""
+    records = hand_out(asha, 3)
+    innocent, killer, neighbour = records
+    lose_node(asha, records)
+    assert hand_out(asha, 3) == records
+    lose_node(asha, records)
+    assert hand_out(asha, 1) == [innocent]
+    (new,) = hand_out(asha, 1)  # the others wait meanwhile
+    assert new not in records
+    asha.judge(innocent.number, report(1, -5.0))
+    assert hand_out(asha, 1) == [killer]
+    lose_node(asha, [new, killer])
+    assert (killer.state, killer.failure) == ("failed", "said (3 times)")
+    assert hand_out(asha, 2) == [neighbour, new]
+    asha.judge(neighbour.number, report(1, -5.0))
+    assert [record.state for record in (innocent, neighbour, new)] == ["running", "running", "running"]
+
+
+def test_a_node_that_was_gone_before_a_trial_trained_there_was_not_killed_by_it(asha):
+    crash(asha, NODE)
+    record = asha.next()
+    asha.crashed(record.number, Crash(NODE, "said"))
+    assert record.state == "paused"
 
 
 @pytest.mark.parametrize(("blamed", "learns"), [(TRIAL, True), (WORKER, True), (NODE, False), (STORAGE, False)])
@@ -149,7 +193,7 @@ def test_what_is_lost_with_its_node_or_store_teaches_nothing(make_study, blamed,
         asha.judge(asha.next().number, report(1, -5.0 - number))
         study.finish(number, "stopped")
     for _ in range(4):
-        crash(asha, blamed, MOST_CRASHES[blamed] + 1)
+        crash(asha, blamed, SURVIVED[blamed] + 1)
     assert study.counts()["failed"] == 4
     known = make_study(trials=30).drawn()  # the journal has it too
     others = propose(known[:8], lambda trial: space.suggest(trial, study.settings.task), len(known), ())
@@ -158,7 +202,7 @@ def test_what_is_lost_with_its_node_or_store_teaches_nothing(make_study, blamed,
 
 
 def test_lost_nodes_do_not_add_to_killed_workers(asha):
-    crash(asha, NODE, 3)
+    crash(asha, NODE)
     assert crash(asha, WORKER, 2).state == "paused"
     assert crash(asha, WORKER).state == "failed"
 
@@ -166,14 +210,18 @@ def test_lost_nodes_do_not_add_to_killed_workers(asha):
 @pytest.mark.parametrize("blamed", [WORKER, NODE])
 def test_only_crashes_without_a_new_epoch_in_between_add_up(make_study, blamed):
     asha = Asha(make_study(trials=9, scheduler=STOPPING), lambda: False)
-    number = crash(asha, blamed, MOST_CRASHES[blamed]).number
+    record = crash(asha, blamed, SURVIVED[blamed])
     for epoch in (4, 5):  # between rungs
-        assert asha.judge(asha.next().number, report(epoch, -5.0)) is None
-        asha.crashed(number, Crash(blamed, "said"))
-        assert crash(asha, blamed, MOST_CRASHES[blamed] - 1).state == "paused"
-    asha.judge(asha.next().number, report(5, -5.0))  # again, from an older checkpoint
-    asha.crashed(number, Crash(blamed, "said"))
-    assert asha.study.records[number].state == "failed"
+        assert hand_out(asha, 1) == [record]
+        assert asha.judge(record.number, report(epoch, -5.0)) is None
+        asha.crashed(record.number, Crash(blamed, "said"))
+        assert record.state == "paused"
+        for _ in range(SURVIVED[blamed] - 1):
+            assert crash(asha, blamed).state == "paused"
+    hand_out(asha, 1)
+    asha.judge(record.number, report(5, -5.0))  # again, from an older checkpoint
+    asha.crashed(record.number, Crash(blamed, "said"))
+    assert record.state == "failed"
 
 
 def test_crashes_count_across_a_resume(asha, make_study):
