@@ -6,7 +6,8 @@ from pathlib import Path
 
 import ray
 
-from sweep import cluster_file, nodes
+from sweep import cluster_file
+from sweep.nodes import Preflight, warnings
 from sweep.tuning import known_address, start_ray
 from vae.arguments import add_results_argument
 from vae.errors import UserError, exit_code
@@ -32,7 +33,7 @@ def _run(args: argparse.Namespace) -> None:
         raise UserError("no Ray cluster on this machine; pass --cluster FILE before `ray up`, or --address.")
     where = start_ray(args.address)
     try:
-        _tell(nodes.problems(args.results), nodes.warnings(), f"{where}, {sum(n['Alive'] for n in ray.nodes())} nodes")
+        _tell(Preflight(args.results).problems(), warnings(), f"{where}, {sum(n['Alive'] for n in ray.nodes())} nodes")
     finally:
         ray.shutdown()
 

@@ -1,11 +1,13 @@
 """What is wrong with the nodes of a cluster, seen before a sweep spends their time."""
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import RayError
+from ray.tune import Callback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweep.cluster_file import own_cluster
@@ -23,6 +26,8 @@ from vae.store import Store
 
 _SECONDS = 90.0
 """That a node may take to answer."""
+_LOOK_SECONDS = 5.0
+"""How often to look for nodes that have joined."""
 _FILES, _DISK, _MEMORY = 4096, 5 * 2**30, 2 * 2**30
 """The least of open files, of free disk and of free memory, in bytes."""
 _MONITOR = "/tmp/ray/session_latest/logs/monitor.log"
@@ -84,37 +89,89 @@ def _open_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def problems(place: str) -> list[str]:
-    """What is wrong with the nodes that are there, a line each, with the way out.
+class Preflight:
+    """Asks nodes once each: those that are there before a sweep begins, and those that join later.
 
     Args:
         place: where the sweep's results go.
     """
-    mark = f".doctor/{uuid.uuid4().hex}"
-    try:
-        store = Store(place, patience=0.0)
-        store.write(f"{mark}/driver", b"")
-    except UserError as error:
-        return [str(error)]
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    told = {node["NodeID"]: _ask(node["NodeID"], store.place, mark) for node in nodes}
-    found: list[str] = []
-    known: list[Facts] = []
-    for node in nodes:
+
+    def __init__(self, place: str) -> None:
+        self._store, self._mark = Store(place, patience=0.0), f".doctor/{uuid.uuid4().hex}"
+        self._seen: set[str] = set()
+        self._asked: dict[Any, tuple[dict[str, Any], float]] = {}  # by the answer to come: node, and when
+        self._known: list[Facts] = []
+        self._told: set[str] = set()
+
+    def problems(self, patience: float = _SECONDS) -> list[str]:
+        """What is wrong with nodes that had not answered before, a line each, with the way out.
+
+        Args:
+            patience: seconds to wait for answers.
+
+        Raises:
+            UserError: results can't be written or read.
+        """
+        self._ask()
+        if not self._asked:
+            return []
+        answers, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=patience)
+        found = [line for answer in answers for line in self._read(answer, self._asked.pop(answer)[0])]
+        found += self._silent()
+        if not self._asked:
+            self._store.remove(self._mark)
+        new = [line for line in found + _of_versions(self._known) if line not in self._told]
+        self._told.update(new)
+        return new
+
+    def _ask(self) -> None:
+        """Asks those that have not been asked."""
+        for node in ray.nodes():
+            identifier = node["NodeID"]
+            if node["Alive"] and identifier not in self._seen:
+                self._store.write(f"{self._mark}/driver", b"")
+                where = NodeAffinitySchedulingStrategy(identifier, soft=False)
+                task = ray.remote(examine).options(num_cpus=0, scheduling_strategy=where)
+                self._asked[task.remote(self._store.place, self._mark)] = node, time.monotonic()
+                self._seen.add(identifier)
+
+    def _read(self, answer: Any, node: dict[str, Any]) -> list[str]:
         try:
-            known.append(ray.get(told[node["NodeID"]], timeout=_SECONDS))
-        except (RayError, GetTimeoutError) as error:
-            found.append(f"{node['NodeManagerHostname']}: does not answer ({str(error).splitlines()[0]:.100}).")
-            continue
-        written = store.read(f"{mark}/{node['NodeID']}") is not None
-        found += _of_node(known[-1], node["Resources"], store.place, written)
-    store.remove(mark)
-    return found + _of_versions(known)
+            facts = ray.get(answer)
+        except RayError as error:
+            return [f"{node['NodeManagerHostname']}: does not answer ({str(error).splitlines()[0]:.100})."]
+        self._known.append(facts)
+        written = self._store.read(f"{self._mark}/{node['NodeID']}") is not None
+        return _of_node(facts, node["Resources"], self._store.place, written)
+
+    def _silent(self) -> list[str]:
+        """Gives up those that were asked long ago."""
+        late = [answer for answer, (_, asked) in self._asked.items() if time.monotonic() - asked > _SECONDS]
+        hosts = [self._asked.pop(answer)[0]["NodeManagerHostname"] for answer in late]
+        return [f"{host}: does not answer in {_SECONDS:.0f} s." for host in hosts]
 
 
-def _ask(node: str, place: str, mark: str) -> Any:
-    where = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(examine).options(num_cpus=0, scheduling_strategy=where).remote(place, mark)
+class Newcomers(Callback):  # type: ignore[misc]  # ray ships incomplete types
+    """Tells what is wrong with nodes that join while trials run.
+
+    Args:
+        preflight: has asked the others.
+        tell: is given each warning.
+    """
+
+    def __init__(self, preflight: Preflight, tell: Callable[[str], None]) -> None:
+        self._preflight, self._tell = preflight, tell
+        self._looked = time.monotonic()
+
+    def on_step_end(self, *args: Any, **info: Any) -> None:
+        """Looks every few seconds."""
+        del args, info
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        with contextlib.suppress(UserError):  # of a store that refuses for a while
+            for line in self._preflight.problems(patience=0.0):
+                self._tell(f"warning: {line}")
 
 
 def _of_node(facts: Facts, resources: dict[str, float], place: str, written: bool) -> list[str]:
@@ -153,22 +210,21 @@ def _of_versions(facts: list[Facts]) -> list[str]:
     return found
 
 
-def require_sound(place: str, force: bool, tell: Callable[[str], None]) -> None:
+def require_sound(preflight: Preflight, force: bool, tell: Callable[[str], None]) -> None:
     """Refuses a cluster on which a sweep would fail.
 
     Args:
-        place: where the sweep's results go.
+        preflight: asks its nodes.
         force: whether to tell of problems only.
         tell: is given each warning.
 
     Raises:
         UserError: there are problems.
     """
-    found = problems(place)
+    found = preflight.problems()
     for line in (*warnings(), *(found if force else ())):
         tell(f"warning: {line}")
     if found and not force:
-        ray.shutdown()
         more = f" (and {len(found) - 1} more: python -m sweep.doctor)" if len(found) > 1 else ""
         raise UserError(f"{found[0]}{more} --force begins all the same.")
 

@@ -11,8 +11,8 @@ from functools import partial
 
 import ray
 import torch
+from ray.tune import Callback
 
-from sweep import nodes
 from sweep.arguments import DEFAULT_TRIALS, check, parse
 from sweep.board import Board
 from sweep.callback import KEPT_TRIALS, Clock, SweepCallback
@@ -20,6 +20,7 @@ from sweep.earlier import Earlier
 from sweep.final import finish
 from sweep.finals import adopt, train_finals
 from sweep.live import LiveView, duration, say
+from sweep.nodes import Newcomers, Preflight, require_sound
 from sweep.prepare import default_name, prepare
 from sweep.remote import DEFAULT_CLUSTER, is_up, submit, watch
 from sweep.results import SweepFolder
@@ -47,6 +48,7 @@ def _search(
     resources: Resources,
     stop: Stop,
     callback: SweepCallback,
+    minders: list[Callback],
 ) -> None:
     """Runs Ray Tune until the study has no more trials or `stop` says so."""
     scheduler = Asha(study, stop.asked)
@@ -59,7 +61,7 @@ def _search(
         search_alg=StudySearcher(scheduler, stop.asked, folder.trials.newest, resources.most),
         scheduler=scheduler,
         stop=stop,
-        callbacks=[callback],
+        callbacks=[callback, *minders],
         max_failures=0,  # what crashes comes back as `sweep.crash` says, not whatever the error
     )
 
@@ -83,21 +85,27 @@ def _room(folder: SweepFolder, resources: Resources) -> int:
     return shutil.disk_usage(folder.path).free - _RESERVE - checkpoints
 
 
-def _start(args: argparse.Namespace, folder: SweepFolder) -> tuple[str, Resources]:
-    """Starts Ray, or joins a cluster on which nothing is wrong; where, and what there is for trials.
+def _start(args: argparse.Namespace, folder: SweepFolder) -> tuple[str, Resources, list[Callback]]:
+    """Starts Ray, or joins a cluster on which nothing is wrong; where, what there is for trials, and who minds it.
 
     Raises:
         UserError: something is wrong.
     """
     where = start_ray(args.address)
     joined = joins_cluster(args.address)
-    resources = find_resources(args.trials_per_gpu, args.max_concurrent, joined, say)
-    if joined:
-        nodes.require_sound(folder.place, args.force, say)
-    if _room(folder, resources) <= 0:
+    minders: list[Callback] = []
+    try:
+        resources = find_resources(args.trials_per_gpu, args.max_concurrent, joined, say)
+        if joined:
+            preflight = Preflight(folder.place)
+            require_sound(preflight, args.force, say)
+            minders.append(Newcomers(preflight, say))
+        if _room(folder, resources) <= 0:
+            raise UserError(f"{folder.path}: the disk is nearly full; make room, or pass another --results.")
+    except UserError:
         ray.shutdown()
-        raise UserError(f"{folder.path}: the disk is nearly full; make room, or pass another --results.")
-    return where, resources
+        raise
+    return where, resources, minders
 
 
 def _sweep(
@@ -108,7 +116,7 @@ def _sweep(
     learned: list[Earlier],
     folder: SweepFolder,
 ) -> None:
-    where, resources = _start(args, folder)
+    where, resources, minders = _start(args, folder)
     folder.make_latest()
     say(f"sweep {settings.name} on {where}: {resources}", *corpus.report, *(given.report for given in learned))
     earlier = folder.read_summary() if args.resume else {}
@@ -136,7 +144,7 @@ def _sweep(
     try:
         stop.listen()
         with view:
-            _search(study, corpus, folder, resources, stop, callback)
+            _search(study, corpus, folder, resources, stop, callback, minders)
         study.put_off()
         callback.catch_up()
         callback.update()

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import ray
+import torch
 import yaml
 from ray import tune
 from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
@@ -15,6 +16,7 @@ from tiny import BINARY, make_corpus
 
 from benchmarks.sleeping_sweep import SleepingTrial
 from sweep.checkpoints import Checkpoints
+from sweep.nodes import Newcomers, Preflight
 from sweep.scheduler import STOPPING, Asha
 from sweep.searcher import StudySearcher
 from sweep.tuning import Resources, find_resources, run_trials
@@ -69,6 +71,25 @@ def test_a_gpu_that_joins_a_sweep_without_is_told_once(cluster):
     assert [line for line in said if "--resume" in line] == said[1:]
     assert len(said) == 2
     assert resources.per_trial == {"cpu": 1.0}
+
+
+def test_what_is_wrong_with_a_machine_that_joins_later_is_told_once(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("sweep.nodes._LOOK_SECONDS", 0.1)
+    preflight, said = Preflight(str(tmp_path / "results")), []
+    preflight.problems()
+    newcomers = Newcomers(preflight, said.append)
+    seen = torch.cuda.device_count()
+    cluster.add_node(num_cpus=1, num_gpus=seen + 1)
+
+    def told(*parts):
+        newcomers.on_step_end()
+        return [line for line in said if all(part in line for part in parts)]
+
+    wait_for(lambda: told("GPU"))
+    (line,) = told("warning: ", f": torch sees {seen} of {seen + 1} GPUs; ")
+    cluster.add_node(num_cpus=1, num_gpus=seen + 2)
+    wait_for(lambda: told(f"{seen} of {seen + 2} GPUs"))
+    assert said.count(line) == 1
 
 
 def test_machines_that_the_cluster_file_names_are_waited_for_a_little(cluster, tmp_path, monkeypatch):
