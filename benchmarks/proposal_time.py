@@ -25,7 +25,8 @@ from benchmarks.common import Table, write
 from sweep import sampler, space
 from sweep.record import TrialRecord
 from sweep.scheduler import REDUCTION_FACTOR, rungs
-from sweep.study import Settings, Study
+from sweep.settings import Settings
+from sweep.study import Study
 from vae.corpus import Corpus, load_corpus
 from vae.train import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
 

@@ -38,7 +38,8 @@ from sweep import space
 from sweep.replay import METRIC, Moment, Point, Run, Search, TuneSearch, replay
 from sweep.scheduler import PROMOTION, REDUCTION_FACTOR, STOPPING, Asha
 from sweep.searcher import StudySearcher
-from sweep.study import Settings, Study
+from sweep.settings import Settings
+from sweep.study import Study
 from sweep.tuning import ahead
 from vae.ranking import rank_value
 from vae.train import MAX_EPOCHS, MIN_KL

@@ -23,7 +23,8 @@ from sweep.record import Report
 from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
 from sweep.searcher import StudySearcher
-from sweep.study import Settings, Study
+from sweep.settings import Settings
+from sweep.study import Study
 from sweep.trial import VaeTrial
 from vae.corpus import load_corpus
 from vae.train import MIN_KL, Trainer

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from sweep.scheduler import KINDS, PROMOTION
-from sweep.study import FINAL_SEEDS, FINALISTS
+from sweep.settings import FINAL_SEEDS, FINALISTS
 from sweep.warm_start import require_sweeps
 from vae.arguments import add_data_arguments, add_results_argument, require_positive, require_seed
 from vae.config import FAMILY_NAMES

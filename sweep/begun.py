@@ -6,7 +6,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from sweep.journal import mend, open_storage
-from sweep.study import Settings
+from sweep.settings import Settings
 from vae.encoding import DataSpec
 from vae.errors import UserError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from sweep.arguments import check_finals
 from sweep.begun import read_settings
 from sweep.results import SweepFolder
+from sweep.settings import FINAL_SEEDS, Settings
 from sweep.space import fitting_families
-from sweep.study import FINAL_SEEDS, Settings
 from sweep.uploads import fetch
 from vae.corpus import Corpus, load_corpus, read_saved
 from vae.errors import UserError

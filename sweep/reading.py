@@ -20,7 +20,8 @@ from sweep.record import TrialRecord
 from sweep.results import SweepFolder
 from sweep.sampler import highest_rung, standing
 from sweep.scheduler import rungs
-from sweep.study import Settings, Study
+from sweep.settings import Settings
+from sweep.study import Study
 from vae.config import FAMILY_NAMES
 from vae.errors import UserError
 from vae.ranking import is_feasible, rank_key

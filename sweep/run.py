@@ -26,8 +26,9 @@ from sweep.remote import DEFAULT_CLUSTER, is_up, submit, watch
 from sweep.results import SweepFolder
 from sweep.scheduler import Asha, rungs
 from sweep.searcher import StudySearcher
+from sweep.settings import Settings
 from sweep.stop import Stop
-from sweep.study import Settings, Study
+from sweep.study import Study
 from sweep.tuning import Resources, find_resources, joins_cluster, known_address, run_trials, start_ray
 from sweep.uploads import Uploads
 from sweep.warm_start import warm_start

@@ -11,7 +11,7 @@ import time
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,8 @@ from sweep.journal import lock_of, open_storage
 from sweep.proposal import Given, key_of, propose
 from sweep.record import STATES, Report, TrialRecord
 from sweep.sampler import RungSampler, informs, is_drawn
-from vae.encoding import DataSpec
+from sweep.settings import FINALISTS, Settings
 from vae.ranking import rank_key, rank_value
-
-FINALISTS = 3
-"""Configurations that are trained on further seeds once the search is over."""
-FINAL_SEEDS = 3
 
 MOST_LOOKED_AT, _BEST_LOOKED_AT, _NEWEST_LOOKED_AT = 1000, 50, 300
 """Trials that a proposal looks at: more than what it is fitted to, but no longer all, which would take ever longer."""
@@ -40,30 +36,6 @@ _Place = tuple[tuple[bool, float], int]
 
 _ENDS = {"stopped": TrialState.PRUNED, "completed": TrialState.COMPLETE, "failed": TrialState.FAIL}
 _STATES = {state: name for name, state in _ENDS.items()} | {TrialState.RUNNING: "paused"}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a sweep was asked for; a resumed one takes it from the journal."""
-
-    name: str
-    data: str
-    spec: DataSpec
-    fingerprint: str
-    families: tuple[str, ...]
-    max_epochs: int
-    epoch_steps: int
-    seed: int
-    min_kl: float
-    scheduler: str = "promotion"
-    final_seeds: int = FINAL_SEEDS  # of each finalist, the search's own included; 1: none are trained
-    final_epochs: int | None = None  # of a final run; None: max_epochs
-    warm_start: tuple[str, ...] = ()  # names of earlier sweeps
-
-    @property
-    def task(self) -> space.Task:
-        """What the space depends on."""
-        return space.Task(self.families, self.spec, self.min_kl, self.max_epochs * self.epoch_steps)
 
 
 class Study:

@@ -10,7 +10,7 @@ from ray import tune
 
 from sweep.record import Report
 from sweep.scheduler import rungs, validates
-from sweep.study import Settings
+from sweep.settings import Settings
 from vae.config import Config
 from vae.corpus import Corpus
 from vae.device import default_device

@@ -17,7 +17,7 @@ from ray.exceptions import AuthenticationError
 from sweep.checkpoints import Checkpoints
 from sweep.cluster_file import own_cluster
 from sweep.nodes import absent
-from sweep.study import Settings
+from sweep.settings import Settings
 from sweep.trial import VaeTrial
 from sweep.workers import mind_workers
 from vae.corpus import Corpus

@@ -24,7 +24,7 @@ from sweep.earlier import Earlier
 from sweep.proposal import Given
 from sweep.results import SweepFolder
 from sweep.sampler import informs
-from sweep.study import Settings
+from sweep.settings import Settings
 from sweep.uploads import fetch
 from vae.errors import UserError
 from vae.ranking import rank_key

@@ -6,7 +6,7 @@ import pytest
 from tiny import SMALL, make_corpus
 
 from sweep.scheduler import validates
-from sweep.study import Settings
+from sweep.settings import Settings
 from sweep.trial import VaeTrial
 from vae.config import FAMILY_NAMES
 from vae.train import Trainer
