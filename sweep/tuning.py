@@ -1,11 +1,13 @@
 """How Ray Tune runs trials here: what each takes, warm actors, no pickles."""
 
+import contextlib
 import logging
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -68,11 +70,26 @@ def start_ray(address: str | None) -> str:
         ray.init(address="local", include_dashboard=False, **quiet)
         return "this machine"
     try:
-        ray.init(address=address, **quiet)
+        with _silent():
+            ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
         ray.shutdown()
         raise UserError(f"--address {address}: {_why_out(error)}") from None
     return f"the Ray cluster at {address}"
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps back what this process writes to stderr: of Ray's parts in C++, which have no level of logs yet."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _why_out(error: Exception) -> str:
