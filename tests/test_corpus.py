@@ -107,6 +107,10 @@ def test_errors_name_place_rule_finding_and_way_out(tmp_path):
         load_corpus("nowhere")
     with pytest.raises(UserError, match=r"no music files \(\.mid .*\) in it\. Pass a folder with some"):
         load_corpus(str(tmp_path))
+    with pytest.raises(UserError, match=r"~no-one/music: cannot be opened: Could not determine home .* Pass bach"):
+        load_corpus("~no-one/music")
+    with pytest.raises(UserError, match=r"aaa: cannot be opened: File name too long\. Pass bach"):
+        load_corpus("a" * 1000)
     (tmp_path / "a.txt").touch()
     with pytest.raises(UserError, match=r"a\.txt: the suffix must be one of .* found \.txt"):
         load_corpus(str(tmp_path / "a.txt"))

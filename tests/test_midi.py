@@ -122,11 +122,18 @@ def test_the_metre_that_holds_longest_counts(tmp_path):
     assert coarse.steps_per_bar is None  # 3/8 is a beat and a half
 
 
+def test_a_metre_that_no_number_holds_is_left_out(tmp_path):
+    absurd = b"\x00\xff\x58\x04\x04\x08\x18\x08"  # 4/256
+    (song,) = read(tmp_path, midi(track(absurd, b"\x00" + STRIKE, b"\x60" + RELEASE)))
+    assert (song.notes.tolist(), song.steps_per_bar) == ([[60, 0, 96]], None)
+
+
 def test_tracks_of_a_type_2_file_are_songs(tmp_path):
     note = [b"\x00" + STRIKE, b"\x04" + RELEASE]
     drums = track(b"\x00\x99\x23\x50", b"\x04\x99\x23\x00")
-    found = read(tmp_path, midi(track(*note), drums, track(*note, *note), kind=2))
-    assert [(song.name, len(song.notes)) for song in found] == [("tune track 1", 1), ("tune track 3", 2)]
+    one, drummed, two = read(tmp_path, midi(track(*note), drums, track(*note, *note), kind=2))
+    assert [(song.name, len(song.notes)) for song in (one, two)] == [("tune track 1", 1), ("tune track 3", 2)]
+    assert drummed == "tune track 2 (no notes between pitch 21 and 108 (piano range); all 1 notes are percussion)"
 
 
 LONG = b"\xff\xff\xff\x7f"  # 268,435,455 ticks

@@ -50,13 +50,26 @@ def test_tied_notes_are_one_and_percussion_is_left_out(tmp_path):
     assert song.notes.tolist() == [[60, 0, 6], [60, 6, 8]]
 
 
-def test_voices_are_taken_without_the_instruments_that_double_them(tmp_path):
+def test_a_tune_that_cannot_be_read_does_not_take_others_with_it(tmp_path):
+    path = tmp_path / "tunes.abc"
+    path.write_text(ABC + "\nX:3\nT:silent\nM:4/4\nL:1/4\nK:G\nzzzz|\n")
+    one, two, silent = read_score(path, 4)
+    assert (one.name, two.name) == ("tunes 1", "tunes 2")
+    assert silent == "tunes 3 (no notes between pitch 21 and 108 (piano range); it has no notes at all)"
+    songs, skipped, missed = read_files([path], 4, "reading")
+    assert ([song.name for song in songs], skipped, missed) == (["tunes 1", "tunes 2"], [], [silent])
+
+
+def test_of_chorales_voices_are_taken_without_the_instruments_that_double_them(tmp_path):
+    """Of other scores all parts, even if they have the voices too."""
     path = tmp_path / "cantata.xml"
     voices = [("Soprano", 5), ("Alto", 4), ("Tenor", 4), ("Bass", 3)]
     parts = [("Horn 1", note("E", 5, 4)), *((name, note("C", octave, 4)) for name, octave in voices)]
     path.write_text(musicxml(*parts))
+    (chorale,) = read_score(path, 1, voices=True)
+    assert chorale.notes[:, 0].tolist() == [48, 60, 72]
     (song,) = read_score(path, 1)
-    assert song.notes[:, 0].tolist() == [48, 60, 72]
+    assert song.notes[:, 0].tolist() == [48, 60, 72, 76]
 
 
 @pytest.mark.parametrize("text", ["", "no score at all", "<html></html>", "<score-partwise><part"])
@@ -71,9 +84,10 @@ def test_a_broken_score_is_told_in_one_line(tmp_path, text, suffix):
 
 def test_reading_in_processes_gives_what_reading_here_gives():
     paths = sorted(set(chorales()))[:16]
-    parallel, skipped = read_files(paths, 4, "reading")
+    parallel, skipped, missed = read_files(paths, 4, "reading", voices=True)
     assert not skipped
-    first, last = read_score(paths[0], 4), read_score(paths[-1], 4)
+    assert not missed
+    first, last = read_score(paths[0], 4, voices=True), read_score(paths[-1], 4, voices=True)
     for song, (expected,) in ((parallel[0], first), (parallel[-1], last)):
         assert song.notes.tolist() == expected.notes.tolist()
     assert all(encode(song, "roll").sum(axis=1).max() <= 4 for song in parallel)

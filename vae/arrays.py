@@ -1,6 +1,7 @@
 """Data that are arrays already: piano rolls in JSON, `.npy` and `.npz`."""
 
 import json
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ JSON_TEMPO = 100.0
 """The files state none; at this pace quarter-note steps of chorales sound well."""
 
 # What numpy raises on files that are damaged, or not its own.
-_BROKEN = (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
+_BROKEN = (
+    *(OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 
 
 @dataclass(frozen=True)

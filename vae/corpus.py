@@ -19,7 +19,7 @@ from vae.library import MUSIC_SUFFIXES, content_digest, music_files, read_files,
 from vae.scores import chorales
 from vae.splitting import SPLITS as SPLITS
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Counts up with every change of what reading gives, so that no cached corpus outlives its reader."""
 FORMAT = "music-vae-sweep corpus 1"
 WINDOW_BEATS = 16
@@ -74,12 +74,9 @@ def load_corpus(
 
 
 def _load(data: str, encoding: str | None, steps_per_beat: int | None) -> Corpus:
-    path = Path(data).expanduser()
     if data == "bach":
         return _bach(_music_encoding(data, encoding), steps_per_beat or 4)
-    if not path.exists():
-        forms = "bach, a folder of music, or a .json, .npy or .npz file"
-        raise UserError(f"{data}: no such file or folder. Pass {forms}.")
+    path = _place(data)
     if path.is_dir() or path.suffix.lower() in MUSIC_SUFFIXES:
         return _folder(path, _music_encoding(data, encoding), steps_per_beat or 4)
     corpus = _file(path, steps_per_beat)
@@ -87,6 +84,19 @@ def _load(data: str, encoding: str | None, steps_per_beat: int | None) -> Corpus
         found = f"the data are {corpus.spec.encoding}"
         raise UserError(f"{data}: the encoding must be that of the data, found {encoding}; {found}. Leave it out.")
     return corpus
+
+
+def _place(data: str) -> Path:
+    way_out = "Pass bach, a folder of music, or a .json, .npy or .npz file."
+    try:
+        path = Path(data).expanduser()
+        there = path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # no such home, no permission, too long a name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{data}: cannot be opened: {reason}. {way_out}") from error
+    if not there:
+        raise UserError(f"{data}: no such file or folder. {way_out}")
+    return path
 
 
 def _music_encoding(data: str, encoding: str | None) -> str:
@@ -125,7 +135,7 @@ def _bach(encoding: str, steps_per_beat: int) -> Corpus:
     def read() -> Corpus:
         paths = chorales()
         found = f"bach: {len(paths)} chorales listed"
-        return _of_files("bach", found, paths, encoding, steps_per_beat)
+        return _of_files("bach", found, paths, encoding, steps_per_beat, voices=True)
 
     return _cached([source, encoding, steps_per_beat], read)
 
@@ -139,13 +149,16 @@ def _folder(path: Path, encoding: str, steps_per_beat: int) -> Corpus:
     return _cached([content_digest(paths), encoding, steps_per_beat], read)
 
 
-def _of_files(place: str, found: str, paths: list[Path], encoding: str, steps_per_beat: int) -> Corpus:
-    songs, skipped = read_files(paths, steps_per_beat, f"reading {place} (once)")
+def _of_files(
+    place: str, found: str, paths: list[Path], encoding: str, steps_per_beat: int, voices: bool = False
+) -> Corpus:
+    songs, skipped, missed = read_files(paths, steps_per_beat, f"reading {place} (once)", voices)
     if not songs:
         raise UserError(f"{place}: no file can be read; {skipped_line(skipped)}. Pass a folder of pitched music.")
     table = table_of_songs(place, found, songs, encoding, steps_per_beat)
-    if skipped:
-        table = replace(table, report=(*table.report, skipped_line(skipped)))
+    lines = [skipped_line(skipped)] if skipped else []
+    lines += [skipped_line(missed, "songs of files that hold others")] if missed else []
+    table = replace(table, report=(*table.report, *lines))
     return _of_table(place, table, steps_per_beat)
 
 

@@ -4,8 +4,10 @@ Starts and ends are rounded to the nearest step; a note shorter than half a step
 at all is an artefact of editors and is dropped, and so is a pitch that is no key of a piano.
 """
 
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,35 @@ class UnreadableFileError(UserError):
 
     def __init__(self, path: Path, reason: str, way_out: str = "Pass a folder with pitched music.") -> None:
         super().__init__(f"{path}: {reason}. {way_out}")
-        self.reason = f"{path.name} ({reason})"
+        self._reason = reason
+        self.reason = self.reason_of(path.name)
+
+    def reason_of(self, name: str) -> str:
+        """The reason, of a song of the file."""
+        return f"{name} ({self._reason})"
+
+
+def songs_of(read: Callable[[str, Any], Song], pieces: Iterable[tuple[str, Any]]) -> list[Song | str]:
+    """The songs of a file that may hold several; in place of one that can't be read, which it is and why.
+
+    Args:
+        read: makes a song of a piece.
+        pieces: of the file, their names and contents.
+
+    Raises:
+        UnreadableFileError: none can be read.
+    """
+    found: list[Song | str] = []
+    errors = []
+    for name, content in pieces:
+        try:
+            found.append(read(name, content))
+        except UnreadableFileError as error:
+            errors.append(error)
+            found.append(error.reason_of(name))
+    if errors and len(errors) == len(found):
+        raise errors[0]
+    return found
 
 
 def song_of(

@@ -5,11 +5,12 @@ import multiprocessing
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def music_files(top: Path) -> list[Path]:
         return [top]
     found: list[Path] = []
     entered = set()
-    for folder, inner, names in os.walk(top, followlinks=True):
+    for folder, inner, names in os.walk(top, onerror=_refuse, followlinks=True):
         real = Path(folder).resolve()
         if real in entered:  # by a link; it may be one to a folder above
             inner.clear()
@@ -47,6 +48,10 @@ def music_files(top: Path) -> list[Path]:
     if not found:
         raise UserError(f"{top}: no music files ({' '.join(MUSIC_SUFFIXES)}) in it. Pass a folder with some.")
     return sorted(found)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(f"{error.filename}: cannot be opened: {error.strerror}. Mend its permissions, or move it away.")
 
 
 def content_digest(paths: list[Path]) -> str:
@@ -62,18 +67,20 @@ def _file_digest(path: Path) -> bytes:
     return hashlib.sha256(path.suffix.lower().encode() + b"\0" + data).digest()
 
 
-def read_files(paths: list[Path], steps_per_beat: int, title: str) -> tuple[list[Song], list[str]]:
+def read_files(
+    paths: list[Path], steps_per_beat: int, title: str, voices: bool = False
+) -> tuple[list[Song], list[str], list[str]]:
     """Reads files of music, in as many processes as there are cores, with a bar on a terminal.
 
     Returns:
-        The songs, in the order of the files, and a line for each file that cannot be read.
+        The songs, in the order of the files; why files cannot be read, and why songs of files that hold others.
     """
     from rich.console import Console
     from rich.progress import track
 
     distinct = list(dict.fromkeys(paths))  # the list of chorales has some twice
     results = track(
-        _results(distinct, steps_per_beat),
+        _results(distinct, partial(_read_file, steps_per_beat=steps_per_beat, voices=voices)),
         title,
         len(distinct),
         console=Console(stderr=True),
@@ -82,17 +89,21 @@ def read_files(paths: list[Path], steps_per_beat: int, title: str) -> tuple[list
     )
     read = dict(zip(distinct, results, strict=True))
     skipped = [result for result in read.values() if isinstance(result, str)]
-    return [song for path in paths for song in read[path] if isinstance(song, Song)], skipped
+    missed = [song for songs in read.values() if isinstance(songs, list) for song in songs if isinstance(song, str)]
+    return [song for path in paths for song in read[path] if isinstance(song, Song)], skipped, missed
 
 
-def skipped_line(skipped: list[str]) -> str:
-    """The files that cannot be read, in one line."""
+def skipped_line(skipped: list[str], what: str = "files") -> str:
+    """What cannot be read, in one line."""
     others = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
-    return f"skipped {len(skipped)} files: {'; '.join(skipped[:NAMED])}{others}"
+    return f"skipped {len(skipped)} {what}: {'; '.join(skipped[:NAMED])}{others}"
 
 
-def _results(paths: list[Path], steps_per_beat: int) -> Iterator[list[Song] | str]:
-    read = partial(_read_file, steps_per_beat=steps_per_beat)
+_Read = list[Song | str] | str
+"""The songs of a file, in place of some why they cannot be read; or why the whole file cannot."""
+
+
+def _results(paths: list[Path], read: Callable[[Path], _Read]) -> Iterator[_Read]:
     scores = sum(path.suffix.lower() not in MIDI_SUFFIXES for path in paths)
     processes = min(os.cpu_count() or 1, scores // SCORES_A_PROCESS)
     done = 0
@@ -108,13 +119,15 @@ def _results(paths: list[Path], steps_per_beat: int) -> Iterator[list[Song] | st
     yield from map(read, paths[done:])
 
 
-def _read_file(path: Path, steps_per_beat: int) -> list[Song] | str:
-    """The songs of a file, or why there are none."""
-    reader = read_midi if path.suffix.lower() in MIDI_SUFFIXES else read_score
+def _read_file(path: Path, steps_per_beat: int, voices: bool) -> _Read:
     try:
-        return reader(path, steps_per_beat)
+        if path.suffix.lower() in MIDI_SUFFIXES:
+            return read_midi(path, steps_per_beat)
+        return read_score(path, steps_per_beat, voices)
     except UnreadableFileError as error:
         return error.reason
+    except Exception as error:  # of a parser: one odd file is no reason to lose all others
+        return f"{path.name} (cannot be read: {type(error).__name__} {' '.join(str(error).split())[:80]})"
 
 
 def table_of_songs(place: str, found: str, songs: list[Song], encoding: str, steps_per_beat: int) -> Table:

@@ -16,28 +16,19 @@ import numpy.typing as npt
 
 from vae.encoding import DEFAULT_TEMPO, Notes, Song
 from vae.files import write_atomically
-from vae.grid import NO_PITCHES, UnreadableFileError, commonest_bar, median_tempo, sane_tempo, song_of
+from vae.grid import NO_PITCHES, UnreadableFileError, commonest_bar, median_tempo, sane_tempo, song_of, songs_of
 
 if TYPE_CHECKING:
     import pretty_midi
 
 
-def read_midi(path: Path, steps_per_beat: int) -> list[Song]:
-    """The song of a MIDI file; of a type 2 file, whose tracks are independent, a song a track.
+def read_midi(path: Path, steps_per_beat: int) -> list[Song | str]:
+    """The song of a MIDI file; of a type 2 file, whose tracks are independent, a song a track, or why there is none.
 
     Raises:
         UnreadableFileError: it is no MIDI file, or has no notes for a piano.
     """
-    songs = []
-    reasons = []
-    for title, data in _sequences(path):
-        try:
-            songs.append(_read_sequence(path, title, data, steps_per_beat))
-        except UnreadableFileError as error:
-            reasons.append(error)
-    if not songs:
-        raise reasons[0]
-    return songs
+    return songs_of(lambda name, data: _read_sequence(path, name, data, steps_per_beat), _sequences(path))
 
 
 def _sequences(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -100,7 +91,8 @@ def _tempo(score: Any) -> float:
 
 
 def _beats_per_bar(score: Any) -> Fraction | None:
-    changes = [(event.time, Fraction(4 * event.numerator, event.denominator)) for event in score.time_signatures]
+    signs = [sign for sign in score.time_signatures if sign.denominator]  # 0 is what symusic makes of absurd ones
+    changes = [(sign.time, Fraction(4 * sign.numerator, sign.denominator)) for sign in signs]
     return commonest_bar(changes, score.end())
 
 

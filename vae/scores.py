@@ -5,6 +5,7 @@ Ties are merged, grace notes, chord symbols and percussion left out, repeats not
 
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,47 @@ from typing import Any
 import numpy as np
 
 from vae.encoding import DEFAULT_TEMPO, Song
-from vae.grid import UnreadableFileError, commonest_bar, median_tempo, sane_tempo, song_of
+from vae.grid import UnreadableFileError, commonest_bar, median_tempo, sane_tempo, song_of, songs_of
 
 VOICES = ("soprano", "alto", "tenor", "bass")
 
 
-def read_score(path: Path, steps_per_beat: int) -> list[Song]:
-    """The songs of a score; an ABC file may hold several.
+def read_score(path: Path, steps_per_beat: int, voices: bool = False) -> list[Song | str]:
+    """The songs of a score; an ABC file may hold several, of which some can't be read, and why.
+
+    Args:
+        path: the file.
+        steps_per_beat: the grid.
+        voices: whether the four voices are all that counts of a score that has them, and instruments that double them.
 
     Raises:
         UnreadableFileError: music21 cannot read it, or it has no notes for a piano.
     """
     import music21  # here, for it takes long to import and a machine that trains has no readers
 
+    def read(name: str, score: Any) -> Song:
+        with _told(path):
+            return _song(path, name, score, steps_per_beat, voices)
+
+    with warnings.catch_warnings(), _told(path):
+        warnings.simplefilter("ignore")  # music21 repairs what it warns of
+        parsed = _parsed(path)
+        scores = list(parsed.scores) if isinstance(parsed, music21.stream.Opus) else [parsed]
+        names = [path.stem] if len(scores) == 1 else [f"{path.stem} {number}" for number in range(1, len(scores) + 1)]
+        songs = songs_of(read, zip(names, scores, strict=True))
+    if not songs:
+        raise UnreadableFileError(path, "not a score: it holds no music")
+    return songs
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A broken score surfaces as almost any error of the parser."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # music21 repairs what it warns of
-            parsed = _parsed(path)
-            scores = list(parsed.scores) if isinstance(parsed, music21.stream.Opus) else [parsed]
-            return _songs(path, scores, steps_per_beat)
+        yield
     except UnreadableFileError:
         raise
-    except Exception as error:  # a broken score surfaces as almost any error of the parser
+    except Exception as error:
         reason = " ".join(str(error).split())[:80]
         raise UnreadableFileError(path, f"not a score: {type(error).__name__} {reason}") from error
 
@@ -53,25 +73,11 @@ def _parsed(path: Path) -> Any:
     return converter.parseFile(path, forceSource=True, storePickle=False)
 
 
-def _songs(path: Path, scores: list[Any], steps_per_beat: int) -> list[Song]:
-    songs = []
-    reasons = []
-    for number, score in enumerate(scores, 1):
-        name = path.stem if len(scores) == 1 else f"{path.stem} {number}"
-        try:
-            songs.append(_song(path, name, score, steps_per_beat))
-        except UnreadableFileError as error:
-            reasons.append(error)
-    if not songs:
-        raise reasons[0] if reasons else UnreadableFileError(path, "not a score: it holds no music")
-    return songs
-
-
-def _song(path: Path, name: str, score: Any, steps_per_beat: int) -> Song:
+def _song(path: Path, name: str, score: Any, steps_per_beat: int, voices: bool) -> Song:
     from music21 import meter, tempo
 
     score.toSoundingPitch(inPlace=True)
-    parts = [part.flatten() for part in _pitched_parts(score)]
+    parts = [part.flatten() for part in (voices and _voices(score)) or _pitched_parts(score)]
     end = float(score.highestTime)
     tempos = [
         (float(mark.offset), sane_tempo(mark.getQuarterBPM() or 0))
@@ -94,15 +100,19 @@ def _song(path: Path, name: str, score: Any, steps_per_beat: int) -> Song:
     )
 
 
+def _voices(score: Any) -> list[Any]:
+    """The four voices of a score with more parts, such as a cantata's, where instruments double them; or none."""
+    parts = list(score.parts)
+    names = [(part.partName or "").lower() for part in parts] if len(parts) > 4 else []
+    voices = [next((i for i, name in enumerate(names) if name.startswith(voice)), None) for voice in VOICES]
+    return [] if None in voices else [parts[i] for i in voices if i is not None]
+
+
 def _pitched_parts(score: Any) -> list[Any]:
-    """All parts but percussion; the four voices alone where instruments double them, as in cantatas."""
+    """All parts but percussion."""
     from music21 import instrument
 
     parts = list(score.parts) or [score]
-    names = [(part.partName or "").lower() for part in parts] if len(parts) > 4 else []
-    voices = [next((i for i, name in enumerate(names) if name.startswith(voice)), None) for voice in VOICES]
-    if None not in voices:
-        return [parts[i] for i in voices if i is not None]
     players = [part.getInstrument(returnDefault=True) for part in parts]
     return [
         part
