@@ -6,10 +6,10 @@ from pathlib import Path
 
 from sweep.scheduler import KINDS, PROMOTION
 from sweep.settings import FINAL_SEEDS, FINALISTS
-from sweep.warm_start import require_sweeps
 from vae.arguments import add_data_arguments, add_results_argument, require_positive, require_seed
 from vae.config import FAMILY_NAMES
 from vae.errors import UserError
+from vae.store import LATEST
 from vae.train import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
 
 DEFAULT_TRIALS = 50
@@ -128,7 +128,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     where.add_argument("--trials-per-gpu", type=int, default=4, metavar="N", help="that share one (default: 4)")
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: all that fit)")
     args = parser.parse_args(argv)
-    args.changed = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    parser.set_defaults(**dict.fromkeys(vars(args), argparse.SUPPRESS))
+    args.given = {name for name, value in vars(parser.parse_args(argv)).items() if value is not argparse.SUPPRESS}
     return args
 
 
@@ -158,14 +159,14 @@ def check(args: argparse.Namespace) -> None:
     require_seed(args)
     if re.match(r"\w+:/", args.results) and not re.match(r"(s3|gs)://.", args.results):
         raise UserError(f"--results {args.results}: must be a folder, s3://BUCKET/... or gs://BUCKET/...")
-    if args.name is not None and not re.fullmatch(r"[\w.-]+", args.name):
-        raise UserError(f"--name may hold letters, digits, '.', '_' and '-', but got {args.name!r}.")
+    if args.name is not None and not (re.fullmatch(r"\w[\w.-]*", args.name) and args.name != LATEST):
+        rule = f"hold letters, digits, '.', '_' and '-', begin with one of the first two, and not be {LATEST!r}"
+        raise UserError(f"--name must {rule}, but got {args.name!r}.")
     if args.resume is None:
         check_finals(args, args.final_seeds or FINAL_SEEDS, args.max_epochs)
-    fixed = sorted(args.changed & {*_FIXED, "name", "seed"})
+    fixed = sorted(args.given & {*_FIXED, "name", "seed"})
     if args.resume is not None and fixed:
         raise UserError(f"--{fixed[0].replace('_', '-')} is fixed once a sweep has begun; leave it out of --resume.")
-    require_sweeps(args.results, args.warm_start)
 
 
 def check_finals(args: argparse.Namespace, final_seeds: int, max_epochs: int) -> None:

@@ -73,8 +73,10 @@ def problems(path: Path) -> list[str]:
         UserError: it can't be read.
     """
     config = read_cluster(path)
-    found = [*_of_ray(config), *_of_provider(config), *_of_machines(config), *_left_as_they_were(config)]
-    found += [*_of_head(config), *_of_access(config)]
+    found = [*_of_ray(config)]
+    with contextlib.suppress(AttributeError, TypeError) if found else contextlib.nullcontext():  # of what Ray refuses
+        found += [*_of_provider(config), *_of_machines(config), *_left_as_they_were(config)]
+        found += [*_of_head(config), *_of_access(config)]
     found += [] if found else _of_results(config)
     return [f"{path}: {line}" for line in found]
 

@@ -18,18 +18,19 @@ from ray.tune.experiment import Trial
 from sweep.workers import WorkerLostError
 from vae.store import StoreError, reason
 
-TRIAL, WORKER, NODE, STORAGE = "trial", "worker", "node", "storage"
-MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, STORAGE: 30}
+TRIAL, WORKER, NODE, PREEMPTION, STORAGE = "trial", "worker", "node", "preemption", "storage"
+MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, PREEMPTION: 30, STORAGE: 30}
 """That a trial survives without a new epoch in between. Its own errors would come again, so of these none. A worker
 that was killed may have taken too much memory; it will again, if so. A node that went away, shared with other trials,
-says nothing of this one unless that goes on; a store that refused a checkpoint never does."""
+says nothing of this one unless that goes on; a market that took it back, or a store that refused, never does."""
 NODES_KILLED = 2
 """Died under a trial, in a row, which is to blame if no other can be. Else those that can are tried one at a time."""
-BLAMELESS = (NODE, STORAGE)
+BLAMELESS = (NODE, PREEMPTION, STORAGE)
 """Of which a trial that ends says nothing of its params."""
 
 _LOST = (ActorUnavailableError, NodeDiedError, LocalRayletDiedError, ObjectLostError)
 _NODE_DIED = "because its node has died"  # Ray tells it from the worker's death in the message alone
+_NOT_SHARED = "Unable to set up cluster storage"  # Ray's, on a node that does not see where results are
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def classify(error: Exception) -> Crash:
         return _of_task(error.cause)
     if isinstance(error, OutOfMemoryError):
         return Crash(TRIAL, "its worker was killed because the node was running low on memory")
-    if isinstance(error, _LOST) or (isinstance(error, RayActorError) and _with_its_node(error)):
+    if isinstance(error, RayActorError) and error.preempted:
+        return Crash(PREEMPTION, "its node was taken back")
+    if isinstance(error, _LOST) or (isinstance(error, RayActorError) and _NODE_DIED in str(error)):
         return Crash(NODE, "its node died or could not be reached")
     if isinstance(error, RayActorError) and error.actor_init_failed:
         blamed = STORAGE if StoreError.__name__ in str(error) else TRIAL  # the error itself is text by now
@@ -71,13 +74,9 @@ def _of_task(cause: Exception) -> Crash:
     """What is to blame for an error in a trial's own process."""
     if isinstance(cause, StoreError):
         return Crash(STORAGE, f"its checkpoint could not be read: {cause}")
-    if isinstance(cause, OSError):
+    if isinstance(cause, OSError) or _NOT_SHARED in str(cause):
         return Crash(STORAGE, f"its checkpoint could not be kept: {reason(cause)}")
     return Crash(TRIAL, f"{type(cause).__name__}: {_line(str(cause), 0)}")
-
-
-def _with_its_node(error: RayActorError) -> bool:
-    return error.preempted or _NODE_DIED in str(error)
 
 
 def _line(text: str, index: int) -> str:

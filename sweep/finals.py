@@ -23,8 +23,23 @@ from sweep.tuning import Resources, run_trials
 from vae.corpus import Corpus
 
 
-def train_finals(study: Study, folder: SweepFolder, corpus: Corpus, resources: Resources, stop: Stop) -> list[FinalRun]:
+def train_finals(
+    study: Study,
+    folder: SweepFolder,
+    corpus: Corpus,
+    resources: Resources,
+    stop: Stop,
+    minders: Sequence[Callback] = (),
+) -> list[FinalRun]:
     """Trains the best configurations on all seeds; what earlier starts of the sweep have trained is not repeated.
+
+    Args:
+        study: of the sweep, whose search is over.
+        folder: of the sweep.
+        corpus: the data.
+        resources: of the machines.
+        stop: says when to end early.
+        minders: further callbacks, who mind the machines.
 
     Returns:
         All runs; where `stop` came in between, some are neither trained nor failed.
@@ -42,7 +57,7 @@ def train_finals(study: Study, folder: SweepFolder, corpus: Corpus, resources: R
                 lambda config: f"{config['folder']}.{config['attempt']}",  # see `FinalRun.prefix`
                 search_alg=searcher,
                 stop=_End(stop, runs[0].epochs),
-                callbacks=[_FinalsCallback(left, folder, view, searcher.put_back)],
+                callbacks=[_FinalsCallback(left, folder, view, searcher.put_back), *minders],
                 max_failures=0,  # as of the search
             )
     return runs
@@ -140,8 +155,7 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
     ) -> None:
         """Takes in a report, and asks for a checkpoint at rungs, at the end, and where the last is old."""
         run, report = self._runs[trial.config["folder"]], result["report"]
-        run.crashes = run.crashes if report.epoch <= run.epoch else {}
-        run.epoch = report.epoch
+        run.reach(report.epoch)
         if report.failure is not None:
             self._fail(run, report.failure)
             return
@@ -159,8 +173,7 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray gave a run up; it is put back, unless it is to blame, or what is was so too often."""
         run, crash = self._runs[trial.config["folder"]], crash_of(trial)
-        count = run.crashes[crash.blamed] = run.crashes.get(crash.blamed, 0) + 1
-        if count > MOST_CRASHES[crash.blamed]:
+        if run.crash(crash.blamed) > MOST_CRASHES[crash.blamed]:
             self._fail(run, crash.reason)
             return
         self._view.note(f"final run of trial {run.trial} with seed {run.seed} goes on: {crash.reason}")

@@ -101,6 +101,7 @@ class Preflight:
         self._seen: set[str] = set()
         self._asked: dict[Any, tuple[dict[str, Any], float]] = {}  # by the answer to come: node, and when
         self._known: list[Facts] = []
+        self._found: list[str] = []
         self._told: set[str] = set()
 
     def problems(self, patience: float = _SECONDS) -> list[str]:
@@ -116,11 +117,13 @@ class Preflight:
         if not self._asked:
             return []
         answers, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=patience)
-        found = [line for answer in answers for line in self._read(answer, self._asked.pop(answer)[0])]
-        found += self._silent()
+        for answer in answers:
+            self._found += self._read(answer, self._asked[answer][0])
+            del self._asked[answer]
+        self._found += self._silent()
         if not self._asked:
             self._store.remove(self._mark)
-        new = [line for line in found + _of_versions(self._known) if line not in self._told]
+        new = [line for line in (*self._found, *_of_versions(self._known)) if line not in self._told]
         self._told.update(new)
         return new
 
@@ -140,8 +143,8 @@ class Preflight:
             facts = ray.get(answer)
         except RayError as error:
             return [f"{node['NodeManagerHostname']}: does not answer ({str(error).splitlines()[0]:.100})."]
-        self._known.append(facts)
         written = self._store.read(f"{self._mark}/{node['NodeID']}") is not None
+        self._known.append(facts)
         return _of_node(facts, node["Resources"], self._store.place, written)
 
     def _silent(self) -> list[str]:

@@ -1,6 +1,7 @@
 """What a sweep is to be: the settings and data of a new one, or of one to go on with."""
 
 import argparse
+import contextlib
 import re
 from dataclasses import replace
 from datetime import datetime
@@ -22,10 +23,15 @@ def default_name(data: str) -> str:
     return f"{stem}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
 
 
+def _lasting(data: str) -> str:
+    """What names the same data whatever the working directory."""
+    return data if data == "bach" else str(Path(data).resolve())
+
+
 def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
     return Settings(
         name=args.name or default_name(args.data),
-        data=args.data if args.data == "bach" else str(Path(args.data).resolve()),
+        data=_lasting(args.data),
         spec=corpus.spec,
         fingerprint=corpus.fingerprint,
         families=tuple(dict.fromkeys(args.family or fitting_families(corpus.spec))),
@@ -70,12 +76,13 @@ def prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
             )
         return settings, corpus
     folder = _fetched(args.results, args.resume)
-    settings = _read_settings(args, folder.journal)
+    with folder.driven() if folder.journal.exists() else contextlib.nullcontext():  # for the journal is mended
+        settings = _read_settings(args, folder.journal)
     spec = settings.spec
-    if "data" in args.changed:  # the same, but elsewhere
-        settings = replace(settings, data=str(Path(args.data).resolve()))
+    if "data" in args.given:  # the same, but elsewhere
+        settings = replace(settings, data=_lasting(args.data))
     encoding = spec.encoding if spec.is_music else None
-    if folder.data.exists() and "data" not in args.changed:
+    if folder.data.exists() and "data" not in args.given:
         corpus = read_saved(folder.data)
     else:
         corpus = load_corpus(settings.data, encoding, spec.steps_per_beat, spec.steps_per_bar)

@@ -19,14 +19,34 @@ class Report:
     failure: str | None = None  # why the trial could not go on
 
 
+@dataclass(kw_only=True)
+class Trained:
+    """What is trained epoch by epoch, crashes, and goes on from its newest checkpoint."""
+
+    epoch: int = 0  # trained so far
+    crashes: dict[str, int] = field(default_factory=dict)  # since its last new epoch, by what was to blame
+    crashed_at: int = 0  # the furthest epoch that it had come to when it crashed
+
+    def crash(self, blamed: str) -> int:
+        """Takes note of a crash; how many there are by now."""
+        self.crashes[blamed] = self.crashes.get(blamed, 0) + 1
+        self.crashed_at = max(self.crashed_at, self.epoch)
+        return self.crashes[blamed]
+
+    def reach(self, epoch: int) -> None:
+        """Takes note of an epoch; a new one, not one that is trained again, clears the crashes."""
+        self.epoch = epoch
+        if epoch > self.crashed_at:
+            self.crashes = {}
+
+
 @dataclass
-class TrialRecord:
+class TrialRecord(Trained):
     """One trial as the driver knows it."""
 
     number: int
     params: dict[str, Any]
     state: str = "pending"
-    epoch: int = 0
     last: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     train_seconds: float = 0.0
@@ -37,7 +57,6 @@ class TrialRecord:
     turn: int = 0  # when it was handed out last, counted
     reported_at: float | None = None  # its last report, in seconds since 1970
     standing: tuple[bool, float] | None = None  # rank key of its best epoch
-    crashes: dict[str, int] = field(default_factory=dict)  # since its last new epoch, by what was to blame
     lost: bool = False  # failed by nothing that its params are to blame for
 
     @property
@@ -68,6 +87,7 @@ class TrialRecord:
             "goal",
             "turn",
             "crashes",
+            "crashed_at",
             "lost",
             "reported_at",
         )

@@ -58,7 +58,7 @@ def _launched(path: Path) -> bool:
 
     try:
         config = json.dumps([prepare_config(read_cluster(path))], sort_keys=True)
-    except (UserError, KeyError, TypeError, ValueError):  # no cluster file, then
+    except (UserError, AttributeError, KeyError, TypeError, ValueError):  # no cluster file, then
         return False
     return (Path(tempfile.gettempdir()) / f"ray-config-{hashlib.sha256(config.encode()).hexdigest()}").exists()
 
@@ -76,7 +76,7 @@ def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
     """
     cluster, results = args.cluster, _results(args)
     job = f"{name}-{datetime.now().astimezone():%m%d-%H%M%S}"
-    place = _sent(cluster, args.data) if "data" in args.changed else args.data
+    place = args.data if args.data == "bach" else _sent(cluster, args.data)
     words = [*_without(words, "--cluster"), *(["--data", place] if place != args.data else [])]  # the last one counts
     words += [] if args.resume or args.name else ["--name", name]
     command = f"cd {PROJECT} && exec python -m sweep.run {_quoted(words)}"
@@ -100,7 +100,7 @@ def watch(args: argparse.Namespace) -> None:
 def _results(args: argparse.Namespace) -> str:
     """Where the cluster writes them."""
     config = read_cluster(args.cluster)
-    results: str | None = args.results if "results" in args.changed else results_of(config)
+    results: str | None = args.results if "results" in args.given else results_of(config)
     if results is None:
         raise UserError(
             f"--cluster {args.cluster}: sets no SWEEP_RESULTS; pass --results, a place that all its nodes reach."

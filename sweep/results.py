@@ -87,11 +87,18 @@ class SweepFolder:
         Raises:
             UserError: one runs it.
         """
-        with (self.path / _LOCK).open("w") as file:
+        try:
+            file = (self.path / _LOCK).open("w")
+        except PermissionError:
+            raise UserError(f"{self.path}: belongs to another account, and can't be written.") from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(f"{self.path}: this sweep runs already; wait for its end, or stop it first.") from None
+            except OSError as error:
+                reason = f"its file system has no locks ({error.strerror})"
+                raise UserError(f"{self.path}: {reason}; mount it with them, or pass another --results.") from None
             yield
 
     def is_driven(self) -> bool:

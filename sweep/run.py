@@ -31,7 +31,7 @@ from sweep.stop import Stop
 from sweep.study import Study
 from sweep.tuning import Resources, find_resources, joins_cluster, known_address, run_trials, start_ray
 from sweep.uploads import Uploads
-from sweep.warm_start import warm_start
+from sweep.warm_start import require_sweeps, warm_start
 from vae.bounds import marginal_elbo
 from vae.corpus import Corpus, save_corpus
 from vae.errors import UserError, exit_code
@@ -69,7 +69,7 @@ def _search(
 
 def _run(args: argparse.Namespace) -> None:
     started = time.time()
-    check(args)
+    require_sweeps(args.results, args.warm_start)
     settings, corpus = prepare(args)
     learned = warm_start(args.results, settings) if args.resume is None else []
     folder = SweepFolder(args.results, settings.name)
@@ -151,7 +151,8 @@ def _sweep(
         callback.update()
         if settings.final_seeds > 1 and not stop.interrupted:
             final_stop.listen()
-            adopt(train_finals(study, folder, corpus, resources, final_stop), callback, settings.min_kl)
+            runs = train_finals(study, folder, corpus, resources, final_stop, minders)
+            adopt(runs, callback, settings.min_kl)
     finally:
         ray.shutdown()
         for number in (signal.SIGINT, signal.SIGTERM):  # from here on either ends the command
@@ -205,6 +206,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run_somewhere(args: argparse.Namespace, words: list[str]) -> None:
     """On a cluster that `ray up` has brought up from here, which tells what is wrong with the command; or here."""
+    check(args)
     if args.cluster is None and known_address(args.address) is None and is_up(DEFAULT_CLUSTER):
         args.cluster = DEFAULT_CLUSTER
     if args.cluster is None and args.watch is not None:

@@ -130,11 +130,12 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
         record = self.study.records[number]
         if record.ended:
             return
-        count = record.crashes[crash.blamed] = record.crashes.get(crash.blamed, 0) + 1
-        if count <= MOST_CRASHES[crash.blamed] and not (crash.blamed == NODE and self._kills(record)):
+        count = record.crash(crash.blamed)
+        guilty = crash.blamed == NODE and self._kills(record)
+        if count <= MOST_CRASHES[crash.blamed] and not guilty:
             self.study.put_back(number)
         else:
-            record.lost = crash.blamed in BLAMELESS
+            record.lost = crash.blamed in BLAMELESS and not guilty
             self.study.finish(number, "failed", crash.reason if count == 1 else f"{crash.reason} ({count} times)")
 
     def _kills(self, record: TrialRecord) -> bool:

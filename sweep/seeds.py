@@ -5,12 +5,12 @@ several seeds, the search's own run being one where it went as far, and the mean
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sweep import space
 from sweep.checkpoints import read_metrics, trained_epochs
-from sweep.record import TrialRecord
+from sweep.record import Trained, TrialRecord
 from sweep.results import SweepFolder
 from sweep.study import Study
 from vae.ranking import is_feasible, rank_key, rank_value
@@ -19,7 +19,7 @@ Metrics = Mapping[str, float]
 
 
 @dataclass
-class FinalRun:
+class FinalRun(Trained):
     """A configuration, trained with a seed."""
 
     trial: int
@@ -27,10 +27,8 @@ class FinalRun:
     params: dict[str, Any]
     epochs: int  # to be trained
     checkpoint: str | None = None  # the place of the newest
-    epoch: int = 0  # trained so far
     saved_epoch: int = 0  # of the checkpoint
     failure: str | None = None  # why it could not go on
-    crashes: dict[str, int] = field(default_factory=dict)  # since its last new epoch, by what was to blame
     attempts: int = 0  # to train it, since the driver began
 
     @property

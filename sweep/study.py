@@ -177,8 +177,8 @@ class Study:
     def report(self, number: int, report: Report, rung: bool) -> None:
         """Takes in a report; at a rung it goes to the journal, where the sampler sees it."""
         record = self.records[number]
-        record.crashes = record.crashes if report.epoch <= record.epoch else {}
-        record.epoch, record.node, record.best = report.epoch, report.node, report.best
+        record.reach(report.epoch)
+        record.node, record.best = report.node, report.best
         record.train_seconds = report.train_seconds
         self._stand(record)
         record.failure = report.failure

@@ -15,7 +15,7 @@ from vae.config import Config
 from vae.corpus import Corpus
 from vae.device import default_device
 from vae.errors import UserError
-from vae.store import fetched
+from vae.store import StoreError, fetched
 from vae.train import DivergedError, Trainer, TrainingData
 
 REPORT_SECONDS = 1.0
@@ -57,10 +57,18 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
             self._failure = str(error)
             return
         if config["checkpoint"] is not None:
-            with fetched(config["checkpoint"]) as path:
-                self._trainer.restore(path)
+            self._restore(self._trainer, config["checkpoint"])
             known, trained = config["epoch"], self._trainer.epoch
             self._unreported = any(known < rung <= trained for rung in self._rungs)
+
+    @staticmethod
+    def _restore(trainer: Trainer, place: str) -> None:
+        """From a checkpoint, which the driver has seen: if it is not there, this node does not see the place."""
+        with fetched(place) as path:
+            try:
+                trainer.restore(path)
+            except UserError as error:
+                raise StoreError(str(error)) from error
 
     def step(self) -> dict[str, Any]:
         """Trains to the next rung, or for `REPORT_SECONDS`, and reports."""

@@ -69,6 +69,8 @@ def start_ray(address: str | None) -> str:
     if address in (None, LOCAL):
         ray.init(address="local", include_dashboard=False, **quiet)
         return "this machine"
+    if "://" in str(address):
+        raise UserError(f"--address {address}: must be auto, local or HOST:PORT of a cluster that this machine is in.")
     try:
         with _silent():
             ray.init(address=address, **quiet)

@@ -23,7 +23,7 @@ _SECONDS = 5.0
 """Between copies, at least."""
 _LONGEST_PAUSE = 60.0
 """Between tries to reach a store that refuses."""
-_PATIENCE = 600.0
+_PATIENCE, _BRIEFLY = 600.0, 30.0
 """Seconds for which the end of a sweep waits for a store that refuses."""
 
 
@@ -61,8 +61,11 @@ class Uploads:
             return
         self._over.set()
         self._thread.join()
-        deadline = time.monotonic() + _PATIENCE
+        failed = isinstance(error, UserError)
+        deadline = time.monotonic() + (_BRIEFLY if failed else _PATIENCE)
         while (refusal := self._try(self._store)) is not None:
+            if time.monotonic() > deadline and failed:
+                return  # for what went wrong before, which the user should be told
             if time.monotonic() > deadline:
                 raise UserError(f"{refusal} The results are in {self._folder.path}.")
             time.sleep(_SECONDS)

@@ -23,7 +23,18 @@ from sweeping import report, rows_of, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sweep import space
-from sweep.crash import MOST_CRASHES, NODE, NODES_KILLED, STORAGE, TRIAL, WORKER, Crash, classify, crash_of
+from sweep.crash import (
+    MOST_CRASHES,
+    NODE,
+    NODES_KILLED,
+    PREEMPTION,
+    STORAGE,
+    TRIAL,
+    WORKER,
+    Crash,
+    classify,
+    crash_of,
+)
 from sweep.proposal import propose
 from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
@@ -65,8 +76,8 @@ ERRORS = {
     ),
     "node preempted": (
         died("drained", node_death_info=NodeDeathInfo(reason=NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED)),
-        NODE,
-        "its node died or could not be reached",
+        PREEMPTION,
+        "its node was taken back",
     ),
     "unreachable": (
         ActorUnavailableError("rpc error: Connection timed out", None),
@@ -74,6 +85,12 @@ ERRORS = {
         "its node died or could not be reached",
     ),
     "node of a task died": (raised(NodeDiedError("gone")), NODE, "its node died or could not be reached"),
+    "results not there": (
+        raised(RuntimeError("Unable to set up cluster storage with the following settings: x")).as_instanceof_cause(),
+        STORAGE,
+        "its checkpoint could not be kept: cannot be reached (Unable to set up cluster storage with the following "
+        "settings: x)",
+    ),
     "data lost with a node": (
         raised(ObjectLostError("00" * 28, None, "put")).as_instanceof_cause(),
         NODE,
@@ -184,9 +201,11 @@ def test_a_node_that_was_gone_before_a_trial_trained_there_was_not_killed_by_it(
     assert record.state == "paused"
 
 
-@pytest.mark.parametrize(("blamed", "learns"), [(TRIAL, True), (WORKER, True), (NODE, False), (STORAGE, False)])
-def test_what_is_lost_with_its_node_or_store_teaches_nothing(make_study, blamed, learns):
-    """The next proposal is one of the other trials alone; what fails by itself counts."""
+@pytest.mark.parametrize(
+    ("blamed", "learns"), [(TRIAL, True), (WORKER, True), (NODE, True), (PREEMPTION, False), (STORAGE, False)]
+)
+def test_what_is_lost_by_no_fault_of_its_own_teaches_nothing(make_study, blamed, learns):
+    """The next proposal is one of the other trials alone; what fails by itself, or kills its nodes, counts."""
     study = make_study(trials=30)
     asha = Asha(study, lambda: False)
     for number in range(8):
@@ -219,7 +238,8 @@ def test_only_crashes_without_a_new_epoch_in_between_add_up(make_study, blamed):
         for _ in range(SURVIVED[blamed] - 1):
             assert crash(asha, blamed).state == "paused"
     hand_out(asha, 1)
-    asha.judge(record.number, report(5, -5.0))  # again, from an older checkpoint
+    for epoch in (4, 5):  # again, from an older checkpoint
+        asha.judge(record.number, report(epoch, -5.0))
     asha.crashed(record.number, Crash(blamed, "said"))
     assert record.state == "failed"
 

@@ -9,6 +9,7 @@ from sweep.scheduler import validates
 from sweep.settings import Settings
 from sweep.trial import VaeTrial
 from vae.config import FAMILY_NAMES
+from vae.store import StoreError
 from vae.train import Trainer
 
 
@@ -105,6 +106,11 @@ def test_a_trial_goes_on_from_its_checkpoint(family, tmp_path):
     (resumed,) = reports(restored, 1)
     assert resumed.epoch == straight.epoch == 9
     assert [m.get("val_elbo") for m in resumed.curve] == [m.get("val_elbo") for m in straight.curve]
+
+
+def test_a_checkpoint_that_this_node_does_not_see_is_no_fault_of_the_trials(tmp_path):
+    with pytest.raises(StoreError, match="no checkpoint here"):
+        BoundTrial(config(checkpoint=str(tmp_path / "absent"), epoch=3))
 
 
 def test_the_trainer_is_the_one_of_the_command_line(trial):
