@@ -128,8 +128,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     where.add_argument("--trials-per-gpu", type=int, default=4, metavar="N", help="that share one (default: 4)")
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: all that fit)")
     args = parser.parse_args(argv)
-    parser.set_defaults(**dict.fromkeys(vars(args), argparse.SUPPRESS))
-    args.given = {name for name, value in vars(parser.parse_args(argv)).items() if value is not argparse.SUPPRESS}
+    absent: list[str] = []  # this very list, of what is not given
+    parser.set_defaults(**dict.fromkeys(vars(args), absent))
+    args.given = {name for name, value in vars(parser.parse_args(argv)).items() if value is not absent}
     return args
 
 
