@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 
-from vae.config import FAMILY_NAMES, MOST_ATTENDED, MOST_STEPS, Config, whole_bars
+from vae.config import FAMILY_NAMES, MOST_ATTENDED, MOST_STEPS, Config, steps_in, whole_bars
 from vae.encoding import DataSpec
 
 BATCH_STEPS = (512, 1024, 2048)
@@ -58,10 +58,15 @@ def crops(spec: DataSpec) -> tuple[int, ...]:
     return tuple(sorted({min(steps, spec.longest_song) for steps in (4 * spec.window, *CROPS)}))
 
 
+def batches(spec: DataSpec) -> tuple[int, ...]:
+    """The steps of a batch, to choose from."""
+    return tuple(sorted({max(1, steps // steps_in(spec)) for steps in BATCH_STEPS}))
+
+
 def suggest(trial: optuna.trial.Trial, task: Task) -> dict[str, Any]:
     """Draws the params of a trial; names are those of `Config`, what is left out keeps its default."""
     family = trial.suggest_categorical("family", task.families)
-    batch_steps = trial.suggest_categorical("batch_steps", BATCH_STEPS)
+    batch_steps = trial.suggest_categorical("batch_steps", batches(task.spec))
     params = {"family": family, "batch_steps": batch_steps}
     params |= _SIZES[family](trial)
     choices = windows(family, task.spec)

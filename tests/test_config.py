@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from sweep.space import batches
 from vae.config import FAMILY_NAMES, Config
 from vae.encoding import DataSpec
 from vae.errors import UserError
@@ -193,6 +194,17 @@ def test_the_default_window_is_the_datas_unit_for_dense_layers_and_longer_for_se
     assert Config.for_data(replace(LONG, window=2000), {"family": "transformer"}).window == 1024
     assert Config.for_data(replace(MUSIC, longest_song=100), {"family": "transformer"}).window == 100
     assert Config.for_data(BINARY, {"window": 5}).window == 5
+
+
+@pytest.mark.parametrize(
+    ("encoding", "features", "steps"),
+    [("binary", 40, 1024), ("binary", 784, 128), ("binary", 1408, 64), ("binary", 10**6, 1), ("roll_onset", 176, 1024)],
+)
+def test_wide_rows_of_binary_data_come_in_smaller_batches(encoding, features, steps):
+    """Each may be a whole window of music, and keys are scored one after the other."""
+    spec = DataSpec(encoding, features, 1, None, 100.0, 1, 1)
+    assert Config.for_data(spec, {"family": "dense"}).batch_steps == steps
+    assert steps in batches(spec)
 
 
 def test_what_is_given_comes_before_the_familys_defaults():

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vae.config import steps_in
 from vae.corpus import Split
 from vae.encoding import DataSpec
 from vae.models.base import Vae
@@ -25,7 +26,8 @@ VALIDATION_SEED = 0
 TEST_SEED = 1
 ACTIVE_VARIANCE = 0.01
 """A dimension is active if Var_x E[z|x] exceeds this (Burda et al. 2015); E[z|x] in the prior's mean and scale."""
-_BATCH_STEPS = 2048  # evaluated at once, padding included; results do not depend on it
+_BATCH_STEPS = 2048  # of music, evaluated at once, padding included; bounds do not depend on it
+_FOREIGN = 1000  # added to the seed of a draw from the prior that stands for another code
 
 Units = tuple[tuple[int, int, int], ...]
 """(song, number of the window within it, codes) of each window."""
@@ -80,7 +82,7 @@ def _first_noise(seed: int, units: Units, latent_dim: int) -> Tensor:
 
 def _batches(model: Vae, songs: Songs, plan: Plan) -> Iterator[tuple[Tensor, Batch]]:
     """All windows in batches: their numbers, and they themselves."""
-    for windows in in_batches(plan, _BATCH_STEPS):
+    for windows in in_batches(plan, max(1, _BATCH_STEPS // steps_in(model.spec))):
         part = plan[windows]
         yield windows, songs.batch(part, model.padded_to(part.longest))
 
@@ -124,7 +126,10 @@ def _evaluate(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
         codes.put(mean, windows, longest, code.prior.mean)
         codes.put(std, windows, longest, code.prior.std)
     # Half the split away: mostly another song, so that neighbours' shared key doesn't hide what a code says.
-    other = mean + std * drawn.roll(max(1, len(drawn) // 2), dims=0)
+    foreign = drawn.roll(len(drawn) // 2, dims=0)
+    if len(drawn) == 1:  # there is no other
+        foreign = _first_noise(seed + _FOREIGN, codes.units, model.config.latent_dim).to(drawn)
+    other = mean + std * foreign
     for windows, batch in _batches(model, songs, plan):
         z_other = codes.take(other, windows, batch.x.shape[1])
         others[windows] = model.log_likelihood(batch, z_other).double().cpu()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from vae.encoding import DataSpec
+from vae.encoding import PITCHES, DataSpec
 from vae.errors import UserError
 
 FAMILY_NAMES = ("dense", "recurrent", "hierarchical", "sequential", "transformer")
@@ -189,6 +189,11 @@ _SHOWN = 256
 """Steps that LSTMs are shown at once by default, at most: longer windows leave few to a batch, which is slow."""
 
 
+def steps_in(spec: DataSpec) -> int:
+    """The steps of music that a step of the data is as wide as: rows of binary data may each be a whole window."""
+    return max(1, spec.features // PITCHES) if spec.encoding == "binary" else 1
+
+
 def whole_bars(spec: DataSpec) -> int:
     """The data's natural window, cut to whole bars where there are any, so that windows begin where bars do."""
     bar = spec.steps_per_bar or 1
@@ -198,6 +203,7 @@ def whole_bars(spec: DataSpec) -> int:
 def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     """What depends on the family and the data, where no one says otherwise."""
     values: dict[str, Any] = {"window": spec.window, "head": "autoregressive" if spec.is_binary else "independent"}
+    values["batch_steps"] = max(1, Config.batch_steps // steps_in(spec))
     values |= {"transpose": 6} if spec.is_music else {}
     values |= _OF_FAMILY.get(family, {})
     if family == "recurrent":

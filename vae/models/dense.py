@@ -37,9 +37,10 @@ class Dense(WindowVae):
         super().__init__(config, spec, moments, None if independent else config.head_width)
         each = spec.features if independent else config.head_width
         widths = _widths(config)
-        self.encoder = _stack(config.window * spec.features, widths, config.dropout)
+        self._told = 2 * config.transpose + 1 if config.transpose else 0
+        self.encoder = _stack(config.window * spec.features + self._told, widths, config.dropout)
         self.posterior = nn.Linear(widths[-1], 2 * config.latent_dim)
-        self.decoder = _stack(config.latent_dim, widths, config.dropout)
+        self.decoder = _stack(config.latent_dim + self._told, widths, config.dropout)
         self.output = nn.Linear(widths[-1], config.window * each)
         with torch.no_grad():
             if independent:
@@ -56,13 +57,21 @@ class Dense(WindowVae):
 
     def encode(self, batch: Batch) -> Normal:
         """See `WindowVae.encode`."""
-        return as_normal(self.posterior(self.encoder(self.head.likelihood.standardise(batch.x).flatten(1))))
+        x = self.head.likelihood.standardise(batch.x).flatten(1)
+        return as_normal(self.posterior(self.encoder(self._tell(x, batch.shift))))
 
     def states(self, batch: Batch | None, z: Tensor) -> Tensor:
-        """See `Vae.states`; here of the code alone."""
-        del batch
-        flat: Tensor = self.output(self.decoder(z))
+        """See `Vae.states`; here of the code and the transposition alone."""
+        shift = torch.zeros(len(z), dtype=torch.long, device=z.device) if batch is None else batch.shift
+        flat: Tensor = self.output(self.decoder(self._tell(z, shift)))
         return flat.view(len(z), self.config.window, -1)
+
+    def _tell(self, x: Tensor, shift: Tensor) -> Tensor:
+        """Puts the transposition beside the inputs, [B, N] and [B] semitones, if it is trained on."""
+        if not self._told:
+            return x
+        told = nn.functional.one_hot(shift + self.config.transpose, self._told)
+        return torch.cat([x, told.to(x.dtype)], dim=1)
 
     def decode(
         self, z: Tensor, steps: int, temperature: float, generator: torch.Generator, after: Batch | None = None
