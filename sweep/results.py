@@ -16,7 +16,7 @@ from sweep.study import Study
 from sweep.versions import versions
 from vae.errors import UserError
 from vae.files import write_atomically
-from vae.store import LATEST, Store, copy_of, is_remote, pointed_elsewhere
+from vae.store import DATA, LATEST, Store, copy_of, is_remote, pointed_elsewhere
 
 _LOCK = ".lock"
 BEST_KEYS = ("trial", "params", "epoch", "feasible", "val_elbo", "kl", "code_gain", "active_units")
@@ -49,7 +49,7 @@ class SweepFolder:
         self.best = self.path / "best"
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tensorboard"
-        self.data = self.path / "data.npz"
+        self.data = self.path / DATA
         home = f"{self.place}/{name}" if is_remote(self.place) else str(self.path.absolute())
         self.trials = Checkpoints(f"{home}/trials")
         self.finals = Checkpoints(f"{home}/finals")

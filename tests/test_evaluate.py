@@ -1,6 +1,7 @@
 """vae.evaluate: the command prints what a checkpoint is worth, and tells mistakes in one line."""
 
 import json
+import shutil
 
 import pytest
 from tiny import CPU, SMALL, make_corpus, make_music, make_trainer
@@ -12,6 +13,7 @@ from vae.corpus import save_corpus
 from vae.distributions import compare
 from vae.evaluate import PIECES, code_unit, main
 from vae.sample import draw
+from vae.store import Store
 from vae.train import Trainer, TrainingData
 
 METRICS = {"elbo", "elbo_per_song", "log_likelihood", "kl", "code_gain", "active_units"}
@@ -75,6 +77,22 @@ def test_command_tells_mistakes_in_one_line(trained, capsys, tmp_path, monkeypat
         assert main(list(arguments)) == 2
         printed = capsys.readouterr()
         assert (printed.out, printed.err) == ("", message + "\n")
+
+
+def test_data_that_a_sweep_keeps_are_found_here_and_in_an_object_store(trained, capsys, tmp_path, monkeypatch, bucket):
+    trainer, folder = trained
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(folder / "run", tmp_path / "results" / "swept" / "best")
+    shutil.copy(folder / "made.npz", tmp_path / "results" / "swept" / "data.npz")
+    store = Store(bucket)
+    for path in (tmp_path / "results").rglob("*.*"):
+        store.write(path.relative_to(tmp_path / "results").as_posix(), path.read_bytes())
+    for results in ("results", bucket):
+        assert main(["--sweep", "swept", "--results", results]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["data"].endswith("swept/data.npz")
+        assert report["elbo"] == pytest.approx(trainer.best.metrics["val_elbo"], rel=1e-5)
 
 
 def test_command_notices_that_the_data_have_changed(trained, capsys, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 from vae.checkpoint import METRICS
 from vae.corpus import Corpus, load_corpus
 from vae.errors import UserError
-from vae.store import LATEST, Store, copy_of, is_remote, pointed_elsewhere
+from vae.store import DATA, LATEST, Store, copy_of, is_remote, pointed_elsewhere
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,17 +83,31 @@ def chosen_directory(args: argparse.Namespace) -> Path:
     """
     if args.checkpoint is not None:
         return Path(args.checkpoint)
-    if is_remote(args.results):
-        return _fetch_best(Store(args.results), args.sweep)
+    if (place := _object_store(args)) is not None:
+        return _fetch_best(Store(place), args.sweep)
     results = Path(args.results)
-    if args.sweep is None and (elsewhere := pointed_elsewhere(results)) is not None:  # a cluster's
-        return _fetch_best(Store(elsewhere[0]), None)
     if args.sweep is None:
         return newest_best(results)
     best: Path = results / args.sweep / "best"
     if not (best / METRICS).exists():
         raise UserError(f"{best}: no best checkpoint of a sweep {args.sweep!r}; see {results}/ for names.")
     return best
+
+
+def kept_data(args: argparse.Namespace, directory: Path) -> Path | None:
+    """The data that a sweep keeps beside its best checkpoint, which the arguments chose; None if it keeps none."""
+    path, place = directory.parent / DATA, None if args.checkpoint is not None else _object_store(args)
+    if place is not None and not path.exists():
+        Store(place).fetch(f"{directory.parent.name}/{DATA}", copy_of(place))
+    return path if path.exists() else None
+
+
+def _object_store(args: argparse.Namespace) -> str | None:
+    """Where the sweeps are, if it is no folder of this machine: as asked for, or a cluster's."""
+    if is_remote(args.results):
+        return str(args.results)
+    elsewhere = pointed_elsewhere(Path(args.results)) if args.sweep is None else None
+    return None if elsewhere is None else elsewhere[0]
 
 
 def _fetch_best(store: Store, name: str | None) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vae import checkpoint
-from vae.arguments import add_checkpoint_arguments, chosen_directory
+from vae.arguments import add_checkpoint_arguments, chosen_directory, kept_data
 from vae.bounds import TEST_SEED, VALIDATION_SEED, evaluate, importance_weighted_bound, reconstruction
 from vae.corpus import load_corpus
 from vae.distributions import compare
@@ -34,10 +34,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _own_data(record: dict[str, Any]) -> str:
-    """What a checkpoint was trained on, if it is still where it was."""
+def _own_data(record: dict[str, Any], args: argparse.Namespace, directory: Path) -> str:
+    """What a checkpoint was trained on, if it is still where it was, or kept by its sweep."""
     name = str(record["data"])
     if name != "bach" and not Path(name).exists():
+        if (kept := kept_data(args, directory)) is not None:
+            return str(kept)
         raise UserError(
             f"{name}: the data that the checkpoint was trained on are not here; pass their place as --data."
         )
@@ -50,7 +52,7 @@ def _report(args: argparse.Namespace) -> dict[str, Any]:
     directory = chosen_directory(args)
     loaded = checkpoint.load(directory)
     spec = loaded.spec
-    data = args.data or _own_data(loaded.record)
+    data = args.data or _own_data(loaded.record, args, directory)
     corpus = load_corpus(data, spec.encoding if spec.is_music else None, spec.steps_per_beat, spec.steps_per_bar)
     if args.data is None and corpus.fingerprint != loaded.record["fingerprint"]:
         raise UserError(f"{data}: no longer what the checkpoint was trained on; pass --data {data} to score it anyway.")
