@@ -123,8 +123,6 @@ def _sweep(
     earlier = folder.read_summary() if args.resume else {}
     clock = Clock(started, earlier)
     room = partial(_room, folder, resources)
-    study = Study(folder.journal, settings, most_trials(args, earlier.get("trials", {})), learned)
-    stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / (study.most or math.inf), room)
     train, spec = corpus.splits["train"], corpus.spec
     moments = moments_of(train, spec)
     baseline = {
@@ -132,6 +130,8 @@ def _sweep(
         "marginal_test_elbo": marginal_elbo(moments, corpus.splits["test"], spec),
     }
     say(f"baseline: {baseline['marginal_elbo']:.3f} nats a step on validation, keys independent, no model")
+    study = Study(folder.journal, settings, most_trials(args, earlier.get("trials", {})), learned)
+    stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / (study.most or math.inf), room)
     board = Board(folder.tensorboard)
     view = LiveView(study, rungs(settings.max_epochs), resources.slots, stop.left)
     callback = SweepCallback(study, folder, view, board, clock, lambda: resources.peak, baseline, stop.bettered)
