@@ -153,7 +153,8 @@ def test_music_is_transposed_in_training_alone(transpose):
 
     def look(encoder, inputs):
         (rolls,) = inputs
-        keys = rolls.view(len(rolls), -1, 88).amax((0, 1)).nonzero()
+        rolls = rolls[:, : rolls.shape[1] // 88 * 88]  # without what tells the transposition
+        keys = rolls.reshape(len(rolls), -1, 88).amax((0, 1)).nonzero()
         seen[encoder.training] |= set(keys.flatten().tolist())
 
     trainer.model.encoder.register_forward_pre_hook(look)
@@ -215,7 +216,7 @@ def test_a_run_that_diverges_never_reports(epoch_steps):
             assert all(math.isfinite(value) for value in trainer.train_epoch().values())
 
     with pytest.raises(
-        DivergedError, match=r"^diverged in epoch \d+: the (loss|ELBO on validation) is -?(nan|inf)"
+        DivergedError, match=r"^diverged in epoch \d+: the (log-likelihood|ELBO on validation) is -?(nan|inf)"
     ) as raised:
         train()
     assert "\n" not in str(raised.value)
@@ -228,7 +229,9 @@ def test_weights_that_are_not_finite_never_become_the_best(tmp_path):
     best = trainer.best
     with torch.no_grad():
         trainer.model.output.bias[0] = math.nan
-    with pytest.raises(DivergedError, match=r"^diverged in epoch 2: the loss is nan after \d+ optimizer steps$"):
+    with pytest.raises(
+        DivergedError, match=r"^diverged in epoch 2: the log-likelihood is nan after \d+ optimizer steps$"
+    ):
         trainer.train_epoch()
     assert trainer.best is best
     loaded = checkpoint.load(saved(trainer, tmp_path / "run"))

@@ -178,11 +178,12 @@ class Trainer:
 
     def _check(self, sums: Tensor) -> list[float]:
         values: list[float] = sums.tolist()
-        if not all(math.isfinite(value) for value in values):
-            raise DivergedError(
-                f"diverged in epoch {self.epoch + 1}: the loss is {values[0]:g} after {self.optimizer_step} "
-                f"optimizer steps"
-            )
+        for name, value in zip(("log-likelihood", "KL"), values, strict=True):
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"diverged in epoch {self.epoch + 1}: the {name} is {value:g} after {self.optimizer_step} "
+                    f"optimizer steps"
+                )
         return values
 
     def _release_memory(self) -> None:
