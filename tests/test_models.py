@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import CASES, HEADED, MUSIC, SMALL, make_batch, make_corpus, make_model, noise_for, params_of, randomise
+from tiny import CASES, HEADED, make_batch, make_corpus, make_model, noise_for, params_of, randomise
 from torch.distributions import Normal, kl_divergence
 
 from vae.config import Config
-from vae.encoding import PITCHES
 from vae.loss import objective
 from vae.models.base import as_normal
 from vae.models.likelihood import moments_of
@@ -194,19 +193,6 @@ def test_terms_are_a_code_and_the_likelihood_given_it(kind, family):
         torch.testing.assert_close(found, expected)
     torch.testing.assert_close(code.z, code.posterior.mean + code.posterior.std * noise)
     torch.testing.assert_close(terms.log_likelihood, model.log_likelihood(batch, code.z))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_encoder_and_decoder_are_told_the_transposition(family):
-    config = Config.for_data(MUSIC, SMALL[family] | {"window": 16, "transpose": 3})
-    model = randomise(build_model(config, MUSIC)).eval()
-    x = torch.zeros(2, 16, PITCHES)
-    mask, begins = torch.ones(2, 16, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
-    batch = Batch(x, mask, x[:, 0], begins, torch.tensor([0, 3]))
-    code = model.code(batch, torch.zeros(model.noise_shape(batch)))
-    assert not torch.allclose(code.posterior.mean[0], code.posterior.mean[1])
-    states = model.states(batch, code.z[:1].expand_as(code.z))
-    assert not torch.allclose(states[0], states[1])
 
 
 def test_the_prior_of_a_step_is_learned_from_the_standard_normal():
