@@ -129,14 +129,14 @@ class Preflight:
 
     def _ask(self) -> None:
         """Asks those that have not been asked."""
-        for node in ray.nodes():
-            identifier = node["NodeID"]
-            if node["Alive"] and identifier not in self._seen:
-                self._store.write(f"{self._mark}/driver", b"")
-                where = NodeAffinitySchedulingStrategy(identifier, soft=False)
-                task = ray.remote(examine).options(num_cpus=0, scheduling_strategy=where)
-                self._asked[task.remote(self._store.place, self._mark)] = node, time.monotonic()
-                self._seen.add(identifier)
+        new = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self._seen]
+        if new:
+            self._store.write(f"{self._mark}/driver", b"")
+        for node in new:
+            where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = ray.remote(examine).options(num_cpus=0, scheduling_strategy=where)
+            self._asked[task.remote(self._store.place, self._mark)] = node, time.monotonic()
+            self._seen.add(node["NodeID"])
 
     def _read(self, answer: Any, node: dict[str, Any]) -> list[str]:
         try:

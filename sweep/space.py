@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 
-from vae.config import FAMILY_NAMES, MOST_ATTENDED, MOST_STEPS, Config, steps_in, whole_bars
+from vae.config import FAMILY_NAMES, MOST_ATTENDED, MOST_STEPS, Config, steps_as_wide, whole_bars
 from vae.encoding import DataSpec
 
 BATCH_STEPS = (512, 1024, 2048)
@@ -60,7 +60,7 @@ def crops(spec: DataSpec) -> tuple[int, ...]:
 
 def batches(spec: DataSpec) -> tuple[int, ...]:
     """The steps of a batch, to choose from."""
-    return tuple(sorted({max(1, steps // steps_in(spec)) for steps in BATCH_STEPS}))
+    return tuple(sorted({steps_as_wide(spec, steps) for steps in BATCH_STEPS}))
 
 
 def suggest(trial: optuna.trial.Trial, task: Task) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae.config import steps_in
+from vae.config import steps_as_wide
 from vae.corpus import Split
 from vae.encoding import DataSpec
 from vae.models.base import Vae
@@ -82,7 +82,7 @@ def _first_noise(seed: int, units: Units, latent_dim: int) -> Tensor:
 
 def _batches(model: Vae, songs: Songs, plan: Plan) -> Iterator[tuple[Tensor, Batch]]:
     """All windows in batches: their numbers, and they themselves."""
-    for windows in in_batches(plan, max(1, _BATCH_STEPS // steps_in(model.spec))):
+    for windows in in_batches(plan, steps_as_wide(model.spec, _BATCH_STEPS)):
         part = plan[windows]
         yield windows, songs.batch(part, model.padded_to(part.longest))
 

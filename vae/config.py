@@ -189,9 +189,9 @@ _SHOWN = 256
 """Steps that LSTMs are shown at once by default, at most: longer windows leave few to a batch, which is slow."""
 
 
-def steps_in(spec: DataSpec) -> int:
-    """The steps of music that a step of the data is as wide as: rows of binary data may each be a whole window."""
-    return max(1, spec.features // PITCHES) if spec.encoding == "binary" else 1
+def steps_as_wide(spec: DataSpec, steps: int) -> int:
+    """The steps of the data, at least one, that are as wide as steps of music: rows may each be a whole window."""
+    return max(1, steps // max(1, spec.features // PITCHES)) if spec.encoding == "binary" else steps
 
 
 def whole_bars(spec: DataSpec) -> int:
@@ -203,7 +203,7 @@ def whole_bars(spec: DataSpec) -> int:
 def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     """What depends on the family and the data, where no one says otherwise."""
     values: dict[str, Any] = {"window": spec.window, "head": "autoregressive" if spec.is_binary else "independent"}
-    values["batch_steps"] = max(1, Config.batch_steps // steps_in(spec))
+    values["batch_steps"] = steps_as_wide(spec, Config.batch_steps)
     values |= {"transpose": 6} if spec.is_music else {}
     values |= _OF_FAMILY.get(family, {})
     if family == "recurrent":
