@@ -37,7 +37,7 @@ from vae.device import default_device
 from vae.encoding import DataSpec
 from vae.errors import UserError, exit_code
 from vae.files import write_atomically
-from vae.train import MAX_EPOCHS, MIN_KL, DivergedError, Trainer, TrainingData
+from vae.trainer import MAX_EPOCHS, MIN_KL, DivergedError, Trainer, TrainingData
 
 CURVES = ROOT / "benchmarks" / "curves"
 _SHARD = 50  # curves in a file, which is written anew for each

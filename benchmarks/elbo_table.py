@@ -43,7 +43,7 @@ from vae.evaluate import code_unit
 from vae.ranking import is_feasible, rank_key
 from vae.sample import draw
 from vae.sheet import piano_roll_sheet
-from vae.train import MIN_KL
+from vae.trainer import MIN_KL
 from vae.windows import Songs
 
 NAME = "elbo_table"

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.common import RESULTS, ROOT, Table, run_module, write
 from sweep.results import SweepFolder
 from vae.config import FAMILY_NAMES
-from vae.train import MIN_KL
+from vae.trainer import MIN_KL
 
 NAME = "kl_floor"
 FLOORS = (MIN_KL, 0.0)

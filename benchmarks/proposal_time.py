@@ -28,7 +28,7 @@ from sweep.scheduler import REDUCTION_FACTOR, rungs
 from sweep.settings import Settings
 from sweep.study import Study
 from vae.corpus import Corpus, load_corpus
-from vae.train import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
+from vae.trainer import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
 
 NAME = "proposal_time"
 _COUNTS = (100, 1000, 10_000)

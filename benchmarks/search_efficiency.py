@@ -42,7 +42,7 @@ from sweep.settings import Settings
 from sweep.study import Study
 from sweep.tuning import ahead
 from vae.ranking import rank_value
-from vae.train import MAX_EPOCHS, MIN_KL
+from vae.trainer import MAX_EPOCHS, MIN_KL
 
 NAME = "search_efficiency"
 RANDOM, STOCK, OURS = "random + ASHA", "OptunaSearch + ASHAScheduler", "ours"

@@ -27,7 +27,7 @@ from sweep.settings import Settings
 from sweep.study import Study
 from sweep.trial import VaeTrial
 from vae.corpus import load_corpus
-from vae.train import MIN_KL, Trainer
+from vae.trainer import MIN_KL, Trainer
 
 REPORTS = "reports.csv"
 MAX_EPOCHS = 9

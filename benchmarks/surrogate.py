@@ -25,7 +25,7 @@ from sklearn.model_selection import KFold
 from sweep.replay import Curve, Point
 from sweep.scheduler import rungs, validates
 from vae.ranking import rank_value
-from vae.train import MAX_EPOCHS, MIN_KL
+from vae.trainer import MAX_EPOCHS, MIN_KL
 
 Array = npt.NDArray[np.float64]
 EPOCHS = tuple(e for e in range(1, MAX_EPOCHS + 1) if validates(e, rungs(MAX_EPOCHS)))

@@ -22,7 +22,7 @@ from vae.config import Config
 from vae.corpus import read_saved
 from vae.device import default_device
 from vae.ranking import rank_value
-from vae.train import EPOCH_STEPS, MIN_KL, DivergedError, Trainer, TrainingData
+from vae.trainer import EPOCH_STEPS, MIN_KL, DivergedError, Trainer, TrainingData
 
 _TRIED = 15
 """Batches that the speed is measured on, after as many to warm up."""

@@ -31,7 +31,7 @@ from vae.corpus import load_corpus
 from vae.device import default_device
 from vae.loss import objective
 from vae.models.base import Vae
-from vae.train import Trainer, TrainingData
+from vae.trainer import Trainer, TrainingData
 from vae.windows import Batch
 
 NAME = "train_step"

@@ -10,7 +10,7 @@ from vae.arguments import add_data_arguments, add_results_argument, require_posi
 from vae.config import FAMILY_NAMES
 from vae.errors import UserError
 from vae.store import LATEST
-from vae.train import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
+from vae.trainer import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
 
 DEFAULT_TRIALS = 50
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -1,4 +1,4 @@
-"""The Ray Tune trainable around `vae.train`: a warm actor that trains one trial after another."""
+"""The Ray Tune trainable around `vae.trainer`: a warm actor that trains one trial after another."""
 
 import socket
 import time
@@ -16,7 +16,7 @@ from vae.corpus import Corpus
 from vae.device import default_device
 from vae.errors import UserError
 from vae.store import StoreError, fetched
-from vae.train import DivergedError, Trainer, TrainingData
+from vae.trainer import DivergedError, Trainer, TrainingData
 
 REPORT_SECONDS = 1.0
 """Epochs shorter than this are reported together, but never past a rung: it keeps the driver out of the way."""

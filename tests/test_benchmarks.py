@@ -10,7 +10,7 @@ from benchmarks.published import published
 from benchmarks.timed_training import Pace, train
 from sweep.record import TrialRecord
 from vae.config import Config
-from vae.train import TrainingData
+from vae.trainer import TrainingData
 
 
 def test_the_readmes_tables_are_those_of_the_recorded_figures():

@@ -14,7 +14,7 @@ from vae.distributions import compare
 from vae.evaluate import PIECES, code_unit, main
 from vae.sample import draw
 from vae.store import Store
-from vae.train import Trainer, TrainingData
+from vae.trainer import Trainer, TrainingData
 
 METRICS = {"elbo", "elbo_per_song", "log_likelihood", "kl", "code_gain", "active_units"}
 ACCURACIES = {"accuracy_teacher_forced", "accuracy_sampled"}

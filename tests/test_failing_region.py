@@ -5,7 +5,7 @@ from tiny import BINARY, CPU, make_corpus
 from sweep.record import Report
 from sweep.scheduler import Asha, validates
 from vae.config import Config
-from vae.train import DivergedError, Trainer, TrainingData
+from vae.trainer import DivergedError, Trainer, TrainingData
 
 TRIALS = 60
 EPOCH_STEPS = 640

@@ -15,7 +15,7 @@ from sweep.versions import revision
 from vae import checkpoint
 from vae.config import Config
 from vae.corpus import load_corpus
-from vae.train import MIN_KL, Trainer, TrainingData
+from vae.trainer import MIN_KL, Trainer, TrainingData
 
 EPOCHS, EPOCH_STEPS = 30, 1000
 

@@ -1,4 +1,4 @@
-"""vae.train: the same seed gives the same run, and a restored one goes on to the bit."""
+"""vae.trainer: the same seed gives the same run, and a restored one goes on to the bit."""
 
 import json
 

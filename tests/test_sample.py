@@ -20,7 +20,7 @@ from vae.corpus import Corpus, Split
 from vae.encoding import LOWEST_PITCH, PITCHES, DataSpec, decode
 from vae.models.registry import FAMILIES, build_model
 from vae.sample import AUDIO_RATE, draw, main, synthesise, write
-from vae.train import Trainer, TrainingData
+from vae.trainer import Trainer, TrainingData
 
 MUSIC = DataSpec("roll_onset", 2 * PITCHES, 4, 16, 90.0, 16, 32)
 REAL = DataSpec("real", 6, 1, None, 120.0, 1, 1, unit_interval=True)

@@ -1,4 +1,4 @@
-"""vae.train: an epoch's length, learning, what the average is for, divergence, the command."""
+"""vae.trainer, vae.train: an epoch's length, learning, what the average is for, divergence, the command."""
 
 import math
 import shutil
@@ -15,7 +15,8 @@ from vae.bounds import VALIDATION_SEED, evaluate, marginal_elbo
 from vae.config import FAMILY_NAMES, Config
 from vae.corpus import save_corpus
 from vae.device import gains_by_bf16
-from vae.train import DivergedError, Trainer, TrainingData, main
+from vae.train import main
+from vae.trainer import DivergedError, Trainer, TrainingData
 
 FAST = {"learning_rate": 1e-2, "lr_warmup": 5, "ema": 0.9}
 WILD = {"learning_rate": 10.0, "lr_warmup": 0, "grad_clip": 1e9}

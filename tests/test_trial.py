@@ -10,7 +10,7 @@ from sweep.settings import Settings
 from sweep.trial import VaeTrial
 from vae.config import FAMILY_NAMES
 from vae.store import StoreError
-from vae.train import Trainer
+from vae.trainer import Trainer
 
 
 class BoundTrial(VaeTrial):

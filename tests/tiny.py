@@ -11,7 +11,7 @@ from vae.corpus import Corpus, Split, fingerprint
 from vae.encoding import PITCHES, DataSpec
 from vae.models.base import Vae
 from vae.models.registry import FAMILIES, build_model
-from vae.train import Trainer, TrainingData
+from vae.trainer import Trainer, TrainingData
 from vae.windows import Batch
 
 Module = TypeVar("Module", bound=torch.nn.Module)

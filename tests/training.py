@@ -7,7 +7,7 @@ from tiny import CPU, make_corpus, params_of
 from vae.config import Config
 from vae.corpus import Corpus, Split, fingerprint
 from vae.encoding import DataSpec
-from vae.train import Trainer, TrainingData
+from vae.trainer import Trainer, TrainingData
 
 NOISY = {"dropout": 0.3, "input_dropout": 0.2, "step_dropout": 0.1, "encoder_dropout": 0.2, "ema": 0.9}
 SCHEDULED = {"lr_warmup": 5, "lr_decay": 50, "weight_decay": 0.1}

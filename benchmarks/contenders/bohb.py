@@ -18,7 +18,7 @@ from sweep import space
 from sweep.replay import Point, Run
 from sweep.scheduler import REDUCTION_FACTOR, rungs
 from vae.ranking import rank_value
-from vae.train import MAX_EPOCHS, MIN_KL
+from vae.trainer import MAX_EPOCHS, MIN_KL
 
 _DRAWS = 500  # of the space, that show all of its parameters
 

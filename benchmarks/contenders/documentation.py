@@ -32,7 +32,7 @@ from sweep.space import Task
 from vae.config import Config
 from vae.corpus import load_corpus
 from vae.ranking import rank_value
-from vae.train import MIN_KL, Trainer, TrainingData
+from vae.trainer import MIN_KL, Trainer, TrainingData
 
 
 class TallyCallback(tune.Callback):  # type: ignore[misc]  # ray ships incomplete types

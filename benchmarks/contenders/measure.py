@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vae.train import Trainer
+from vae.trainer import Trainer
 
 
 @dataclass

@@ -22,7 +22,7 @@ from benchmarks.contenders.shared import (
 )
 from vae.config import Config
 from vae.corpus import load_corpus
-from vae.train import DivergedError, Trainer, TrainingData
+from vae.trainer import DivergedError, Trainer, TrainingData
 
 
 class Objective:

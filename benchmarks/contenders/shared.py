@@ -12,7 +12,7 @@ from sweep import space
 from vae.config import FAMILY_NAMES
 from vae.corpus import load_corpus
 from vae.encoding import DataSpec
-from vae.train import MIN_KL
+from vae.trainer import MIN_KL
 
 MAX_EPOCHS = 27
 GRACE_PERIOD = 1

@@ -25,7 +25,7 @@ from sweep.stop import GRACE_SECONDS
 from vae.corpus import load_corpus
 from vae.files import write_atomically
 from vae.ranking import is_feasible
-from vae.train import MIN_KL
+from vae.trainer import MIN_KL
 
 START_SECONDS = 60.0
 """For Ray to bring up the first trial, from which the time counts, as a sweep's does."""
