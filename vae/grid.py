@@ -4,7 +4,8 @@ Starts and ends are rounded to the nearest step; a note shorter than half a step
 at all is an artefact of editors and is dropped, and so is a pitch that is no key of a piano.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,31 @@ class UnreadableFileError(UserError):
         return f"{name} ({self._reason})"
 
 
-def songs_of(read: Callable[[str, Any], Song], pieces: Iterable[tuple[str, Any]]) -> list[Song | str]:
+@contextmanager
+def parsing(path: Path, what: str) -> Iterator[None]:
+    """Tells of any error as of an unreadable file: a broken one surfaces as almost any error of its parser.
+
+    Args:
+        path: the file.
+        what: is wrong with it, such as "not MIDI".
+    """
+    try:
+        yield
+    except UnreadableFileError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:80]
+        raise UnreadableFileError(path, f"{what}: {type(error).__name__} {reason}") from error
+
+
+def songs_of(
+    path: Path, what: str, read: Callable[[str, Any], Song], pieces: Iterable[tuple[str, Any]]
+) -> list[Song | str]:
     """The songs of a file that may hold several; in place of one that can't be read, which it is and why.
 
     Args:
+        path: the file.
+        what: see `parsing`.
         read: makes a song of a piece.
         pieces: of the file, their names and contents.
 
@@ -48,7 +70,8 @@ def songs_of(read: Callable[[str, Any], Song], pieces: Iterable[tuple[str, Any]]
     errors = []
     for name, content in pieces:
         try:
-            found.append(read(name, content))
+            with parsing(path, what):
+                found.append(read(name, content))
         except UnreadableFileError as error:
             errors.append(error)
             found.append(error.reason_of(name))

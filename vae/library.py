@@ -126,8 +126,6 @@ def _read_file(path: Path, steps_per_beat: int, voices: bool) -> _Read:
         return read_score(path, steps_per_beat, voices)
     except UnreadableFileError as error:
         return error.reason
-    except Exception as error:  # of a parser: one odd file is no reason to lose all others
-        return f"{path.name} (cannot be read: {type(error).__name__} {' '.join(str(error).split())[:80]})"
 
 
 def table_of_songs(place: str, found: str, songs: list[Song], encoding: str, steps_per_beat: int) -> Table:

@@ -28,7 +28,11 @@ def read_midi(path: Path, steps_per_beat: int) -> list[Song | str]:
     Raises:
         UnreadableFileError: it is no MIDI file, or has no notes for a piano.
     """
-    return songs_of(lambda name, data: _read_sequence(path, name, data, steps_per_beat), _sequences(path))
+
+    def read(name: str, data: bytes) -> Song:
+        return _read_sequence(path, name, data, steps_per_beat)
+
+    return songs_of(path, "not MIDI", read, _sequences(path))
 
 
 def _sequences(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -5,7 +5,6 @@ Ties are merged, grace notes, chord symbols and percussion left out, repeats not
 
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from vae.encoding import DEFAULT_TEMPO, Song
-from vae.grid import UnreadableFileError, commonest_bar, median_tempo, sane_tempo, song_of, songs_of
+from vae.grid import UnreadableFileError, commonest_bar, median_tempo, parsing, sane_tempo, song_of, songs_of
 
+_WRONG = "not a score"
 VOICES = ("soprano", "alto", "tenor", "bass")
 
 
@@ -32,30 +32,17 @@ def read_score(path: Path, steps_per_beat: int, voices: bool = False) -> list[So
     import music21  # here, for it takes long to import and a machine that trains has no readers
 
     def read(name: str, score: Any) -> Song:
-        with _told(path):
-            return _song(path, name, score, steps_per_beat, voices)
+        return _song(path, name, score, steps_per_beat, voices)
 
-    with warnings.catch_warnings(), _told(path):
+    with warnings.catch_warnings(), parsing(path, _WRONG):
         warnings.simplefilter("ignore")  # music21 repairs what it warns of
         parsed = _parsed(path)
         scores = list(parsed.scores) if isinstance(parsed, music21.stream.Opus) else [parsed]
         names = [path.stem] if len(scores) == 1 else [f"{path.stem} {number}" for number in range(1, len(scores) + 1)]
-        songs = songs_of(read, zip(names, scores, strict=True))
+        songs = songs_of(path, _WRONG, read, zip(names, scores, strict=True))
     if not songs:
-        raise UnreadableFileError(path, "not a score: it holds no music")
+        raise UnreadableFileError(path, f"{_WRONG}: it holds no music")
     return songs
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """A broken score surfaces as almost any error of the parser."""
-    try:
-        yield
-    except UnreadableFileError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:80]
-        raise UnreadableFileError(path, f"not a score: {type(error).__name__} {reason}") from error
 
 
 def _parsed(path: Path) -> Any:
