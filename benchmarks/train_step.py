@@ -107,7 +107,7 @@ class PlainLoop:
         started, windows, steps, losses = time.perf_counter(), 0, 0, 0.0
         while time.perf_counter() - started < seconds:
             batch = next(self._batches)
-            noise = torch.randn(self.model.noise_shape(batch), device=batch.x.device)
+            noise = torch.randn(self.model.code_shape(*batch.mask.shape), device=batch.x.device)
             log_likelihood, code = self.model.terms(batch, noise)
             real = int(batch.mask.sum())
             loss = objective(log_likelihood, code.kl, real, 1.0, self._free_bits)

@@ -55,16 +55,16 @@ def window_by_window(model, songs, seed):
 
 def terms_of(model, batch, generator):
     shape = (int(batch.lengths), model.config.latent_dim) if model.code_unit == "step" else (model.config.latent_dim,)
-    noise = torch.zeros(model.noise_shape(batch))
+    noise = torch.zeros(model.code_shape(*batch.mask.shape))
     noise[0, : shape[0]] = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
     return model.terms(batch, noise)
 
 
 def codes_in_order(model, parts, of):
-    """Of all windows, a row a code, in the prior's mean and scale: the drawn codes or the posteriors' means."""
+    """Of all windows, a row a code: the drawn codes or the posteriors' means."""
     found = []
     for batch, code in parts:
-        codes = (of(code) - code.prior.mean) / code.prior.std
+        codes = of(code)
         found.append(codes[0, : int(batch.lengths)] if model.code_unit == "step" else codes)
     return torch.cat(found)
 
@@ -86,7 +86,7 @@ def test_the_metric_is_a_loop_over_windows(songs, family):
         count = int(batch.lengths) if model.code_unit == "step" else 1
         other = torch.zeros_like(code.z)
         other[0, : count if model.code_unit == "step" else None] = others[at : at + count].squeeze(0)
-        gained -= model.log_likelihood(batch, code.prior.mean + code.prior.std * other).item()
+        gained -= model.log_likelihood(batch, other).item()
         at += count
     steps = songs.steps
     assert found["log_likelihood"] == pytest.approx(sums[0] / steps, rel=1e-5)
@@ -131,7 +131,7 @@ def test_reconstruction_is_a_loop_over_steps(songs, family):
     model = make(family)
     found, right = reconstruction(model, songs, 0), 0
     for _, batch, _ in window_by_window(model, songs, 0):
-        z = model.code(batch, torch.zeros(model.noise_shape(batch))).posterior.mean
+        z = model.code(batch, torch.zeros(model.code_shape(*batch.mask.shape))).posterior.mean
         states = model.states(batch, z)[0]
         for h, step in zip(states[: int(batch.lengths)], batch.x[0], strict=False):
             right += all((model.head.logits(h[None], step[None])[0, k] > 0) == step[k] for k in range(6))
@@ -147,7 +147,7 @@ def test_sampled_steps_come_back_as_often_as_the_likelihood_says(family):
     x = model.sample(60, 12, 1.0, torch.Generator().manual_seed(0))  # the model's own songs are likely ones
     songs = Songs(Split(x.flatten(0, 1).numpy().astype(np.uint8), np.full(60, x.shape[1])), CPU)
     batch = songs.batch(songs.partition(1), 1)
-    z = model.code(batch, torch.zeros(model.noise_shape(batch))).posterior.mean
+    z = model.code(batch, torch.zeros(model.code_shape(*batch.mask.shape))).posterior.mean
     p = model.log_likelihood(batch, z).double().exp().numpy()
     found = [reconstruction(model, songs, seed)["accuracy_sampled"] for seed in range(20)]
     error = math.sqrt((p * (1 - p)).mean() / len(p) / len(found))

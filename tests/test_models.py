@@ -1,5 +1,6 @@
 """vae.models: draws agree with scores, causality, what padding must not change, what reaches what."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -156,7 +157,7 @@ def test_the_code_reaches_the_output_and_the_music_reaches_the_code(kind, family
     window = model.config.window
     batch = make_batch(kind, model.padded_to(window), [window])
     code = model.code(batch, noise_for(model, batch))
-    assert code.z.shape == code.posterior.mean.shape == code.posterior.std.shape == model.noise_shape(batch)
+    assert code.z.shape == code.posterior.mean.shape == code.posterior.std.shape == model.code_shape(*batch.mask.shape)
     assert (code.posterior.std > 0).all()
     z = code.posterior.mean.detach().requires_grad_()
     model.log_likelihood(batch, z).sum().backward()
@@ -173,8 +174,6 @@ def test_the_kl_is_that_of_torch_distributions(kind, family):
     window = model.config.window
     batch = make_batch(kind, model.padded_to(window), [window, max(1, window - 3)])
     code, prior = model.code(batch, noise_for(model, batch)), Normal(0.0, 1.0)
-    if model.code_unit == "step":
-        prior = Normal(*as_normal(model.prior(model.writer(batch))))
     kl = kl_divergence(Normal(*code.posterior), prior)
     ratio = prior.log_prob(code.z) - Normal(*code.posterior).log_prob(code.z)
     for found, parts in ((code.kl, kl), (code.log_ratio, ratio)):
@@ -204,6 +203,20 @@ def test_the_prior_of_a_step_is_learned_from_the_standard_normal():
     assert mean[:, :, 0].std() > 0.01  # by the steps before
 
 
+def test_a_code_counts_from_the_mean_of_its_learned_prior_in_units_of_its_scale():
+    model = randomise(make_model("binary", "sequential"))
+    batch = make_batch("binary", 8, [8, 5])
+    code = model.code(batch, noise_for(model, batch))
+    with torch.no_grad():
+        model.prior.weight.zero_()
+        model.prior.bias.zero_()
+        expected = model.log_likelihood(batch, 1.0 + 2.0 * code.z)
+        mean, _ = model.prior.bias.chunk(2)
+        mean.fill_(1.0)
+        model.prior.bias[len(mean) :] = math.log(math.expm1(2.0)) - 0.5413  # a scale of 2
+    torch.testing.assert_close(model.log_likelihood(batch, code.z), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_the_posterior_of_a_step_is_its_prior_corrected():
     model = randomise(make_model("binary", "sequential"))
     with torch.no_grad():
@@ -212,7 +225,7 @@ def test_the_posterior_of_a_step_is_its_prior_corrected():
     batch = make_batch("binary", 8, [8, 5])
     code = model.code(batch, noise_for(model, batch))
     torch.testing.assert_close(code.kl, torch.zeros(2), rtol=0, atol=1e-5)
-    torch.testing.assert_close(code.posterior.mean, as_normal(model.prior(model.writer(batch))).mean)
+    assert not code.posterior.mean.any()
 
 
 @pytest.mark.parametrize(("family", "head"), HEADED)

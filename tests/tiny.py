@@ -123,7 +123,7 @@ def make_batch(kind: str, window: int, lengths: list[int], seed: int = 0) -> Bat
 
 
 def noise_for(model: Vae, batch: Batch, seed: int = 0) -> torch.Tensor:
-    return torch.randn(model.noise_shape(batch), generator=torch.Generator().manual_seed(seed))
+    return torch.randn(model.code_shape(*batch.mask.shape), generator=torch.Generator().manual_seed(seed))
 
 
 def chi_square(counts: torch.Tensor, p: torch.Tensor) -> float:

@@ -25,7 +25,7 @@ from vae.windows import Batch, Plan, Songs, in_batches
 VALIDATION_SEED = 0
 TEST_SEED = 1
 ACTIVE_VARIANCE = 0.01
-"""A dimension is active if Var_x E[z|x] exceeds this (Burda et al. 2015); E[z|x] in the prior's mean and scale."""
+"""A dimension is active if Var_x E[z|x] exceeds this (Burda et al. 2015)."""
 _BATCH_STEPS = 2048  # of music, evaluated at once, padding included; bounds do not depend on it
 _FOREIGN = 1000  # added to the seed of a draw from the prior that stands for another code
 
@@ -114,22 +114,18 @@ def _evaluate(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
     plan = songs.partition(model.config.window)
     codes, steps = _Codes(plan, model.code_unit), songs.steps
     noise = _first_noise(seed, codes.units, model.config.latent_dim).to(model.device())
-    drawn, said, mean, std = (torch.empty_like(noise) for _ in range(4))
+    drawn, said = torch.empty_like(noise), torch.empty_like(noise)
     own, kl, others = (torch.empty(len(plan), dtype=torch.float64) for _ in range(3))
     for windows, batch in _batches(model, songs, plan):
         longest = batch.x.shape[1]
         log_likelihood, code = model.terms(batch, codes.take(noise, windows, longest))
         own[windows], kl[windows] = log_likelihood.double().cpu(), code.kl.double().cpu()
-        # In the prior's mean and scale: what a learned prior foretells is not said by the code.
-        codes.put(drawn, windows, longest, (code.z - code.prior.mean) / code.prior.std)
-        codes.put(said, windows, longest, (code.posterior.mean - code.prior.mean) / code.prior.std)
-        codes.put(mean, windows, longest, code.prior.mean)
-        codes.put(std, windows, longest, code.prior.std)
+        codes.put(drawn, windows, longest, code.z)
+        codes.put(said, windows, longest, code.posterior.mean)
     # Half the split away: mostly another song, so that neighbours' shared key doesn't hide what a code says.
-    foreign = drawn.roll(len(drawn) // 2, dims=0)
+    other = drawn.roll(len(drawn) // 2, dims=0)
     if len(drawn) == 1:  # there is no other
-        foreign = _first_noise(seed + _FOREIGN, codes.units, model.config.latent_dim).to(drawn)
-    other = mean + std * foreign
+        other = _first_noise(seed + _FOREIGN, codes.units, model.config.latent_dim).to(drawn)
     for windows, batch in _batches(model, songs, plan):
         z_other = codes.take(other, windows, batch.x.shape[1])
         others[windows] = model.log_likelihood(batch, z_other).double().cpu()
@@ -175,7 +171,7 @@ def reconstruction(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(seed)
     with _as_in_use(model):
         for _, batch in _batches(model, songs, songs.partition(model.config.window)):
-            z = model.code(batch, torch.zeros(model.noise_shape(batch), device=model.device())).z
+            z = model.code(batch, torch.zeros(model.code_shape(*batch.mask.shape), device=model.device())).z
             h = model.states(batch, z).flatten(0, 1)
             likely = (model.head.logits(h, batch.x.flatten(0, 1)) > 0).view(batch.x.shape)
             drawn = model.decode(z, batch.x.shape[1], 1.0, generator, batch)

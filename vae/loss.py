@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 
-def kl_normal(mean: Tensor, std: Tensor, prior_mean: Tensor, prior_std: Tensor) -> Tensor:
-    """KL(N(mean, std^2) || N(prior_mean, prior_std^2)) of each dimension, in nats; shapes are kept."""
-    scale = std / prior_std
-    return 0.5 * (((mean - prior_mean) / prior_std).square() + scale.square() - 1.0) - scale.log()
+def kl_normal(mean: Tensor, std: Tensor) -> Tensor:
+    """KL(N(mean, std^2) || N(0, 1)) of each dimension, in nats; shapes are kept."""
+    return 0.5 * (mean.square() + std.square() - 1.0) - std.log()
 
 
-def log_normal_ratio(z: Tensor, noise: Tensor, std: Tensor, prior_mean: Tensor, prior_std: Tensor) -> Tensor:
-    """Log p(z) - log q(z|x) of each dimension, in nats, at z = mean + std * noise; shapes are kept."""
-    return 0.5 * (noise.square() - ((z - prior_mean) / prior_std).square()) + std.log() - prior_std.log()
+def log_normal_ratio(z: Tensor, noise: Tensor, std: Tensor) -> Tensor:
+    """Log N(z; 0, 1) - log N(z; mean, std^2) of each dimension, in nats, at z = mean + std * noise; shapes are kept."""
+    return 0.5 * (noise.square() - z.square()) + std.log()
 
 
 def objective(log_likelihood: Tensor, kl: Tensor, steps: int, beta: float | Tensor, free_bits: float) -> Tensor:

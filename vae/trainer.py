@@ -196,7 +196,7 @@ class Trainer:
 
     def _optimizer_step(self, batch: Batch, steps: int) -> Tensor:
         """One step of AdamW; returns the sums of log-likelihood and KL, [2]."""
-        noise = torch.randn(self.model.noise_shape(batch), device=self.data.device)
+        noise = torch.randn(self.model.code_shape(*batch.mask.shape), device=self.data.device)
         with self._mixed_precision():
             log_likelihood, code = self.model.terms(batch, noise)
         loss = objective(log_likelihood, code.kl, steps, self._beta(), self.config.free_bits)

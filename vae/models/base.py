@@ -28,11 +28,10 @@ class Normal(NamedTuple):
 
 
 class Code(NamedTuple):
-    """A draw from the posterior q(z|x) of each window."""
+    """A draw from the posterior q(z|x) of each window; the prior p(z) is N(0, 1) in every family."""
 
     z: Tensor  # [B, Z]; [B, T, Z] where each step has a code of its own
     posterior: Normal  # that it was drawn from, of the shape of z
-    prior: Normal  # of the same shape
     kl: Tensor  # [B], KL(q(z|x) || p(z)), in nats
     log_ratio: Tensor  # [B], log p(z) - log q(z|x), in nats
 
@@ -74,10 +73,9 @@ class Vae(nn.Module, ABC):
         """Steps that a batch is padded to whose longest window has `longest`."""
         return longest
 
-    def noise_shape(self, batch: Batch) -> tuple[int, ...]:
-        """The shape of z."""
-        steps = batch.mask.shape[1:] if self.code_unit == "step" else ()
-        return (len(batch.x), *steps, self.config.latent_dim)
+    def code_shape(self, n: int, steps: int) -> tuple[int, ...]:
+        """The shape of z for n windows of so many steps."""
+        return (n, steps, self.config.latent_dim) if self.code_unit == "step" else (n, self.config.latent_dim)
 
     @abstractmethod
     def code(self, batch: Batch, noise: Tensor) -> Code:
@@ -85,7 +83,7 @@ class Vae(nn.Module, ABC):
 
         Args:
             batch: windows.
-            noise: standard normal, of `noise_shape`.
+            noise: standard normal, of `code_shape`.
         """
 
     @abstractmethod
@@ -115,11 +113,12 @@ class Vae(nn.Module, ABC):
             after: windows in whose place to write, given the step before each; None: at the start of a song.
         """
 
-    @abstractmethod
     def sample(
         self, n: int, steps: int, temperature: float, generator: torch.Generator, after: Batch | None = None
     ) -> Tensor:
         """Draws n windows, [n, T, D]: codes from the prior, then as `decode` does."""
+        z = torch.randn(self.code_shape(n, steps), generator=generator)
+        return self.decode(z.to(self.device()), steps, temperature, generator, after)
 
     def score(self, h: Tensor, batch: Batch) -> Tensor:
         """Log p(x|h) of each window by the output head, padding left out: [B, T, H] to [B], in nats."""
@@ -135,7 +134,7 @@ class Vae(nn.Module, ABC):
 
 
 class WindowVae(Vae):
-    """A model with one code a window and the prior N(0, 1)."""
+    """A model with one code a window."""
 
     @abstractmethod
     def encode(self, batch: Batch) -> Normal:
@@ -143,18 +142,7 @@ class WindowVae(Vae):
 
     def code(self, batch: Batch, noise: Tensor) -> Code:
         """See `Vae.code`."""
-        posterior = self.encode(batch)
-        z = posterior.mean + posterior.std * noise
-        prior = Normal(torch.zeros_like(z), torch.ones_like(z))
-        log_ratio = log_normal_ratio(z, noise, posterior.std, *prior).sum(1)
-        return Code(z, posterior, prior, kl_normal(*posterior, *prior).sum(1), log_ratio)
-
-    def sample(
-        self, n: int, steps: int, temperature: float, generator: torch.Generator, after: Batch | None = None
-    ) -> Tensor:
-        """See `Vae.sample`."""
-        z = torch.randn(n, self.config.latent_dim, generator=generator)
-        return self.decode(z.to(self.device()), steps, temperature, generator, after)
+        return draw_code(self.encode(batch), noise)
 
 
 class SummaryVae(WindowVae):
@@ -168,6 +156,13 @@ class SummaryVae(WindowVae):
     def encode(self, batch: Batch) -> Normal:
         """See `WindowVae.encode`."""
         return as_normal(self.posterior(self.summary(batch)))
+
+
+def draw_code(posterior: Normal, noise: Tensor, real: Tensor | float = 1.0) -> Code:
+    """The code mean + std * noise; `real`, 0 or 1, tells which codes count."""
+    z = posterior.mean + posterior.std * noise
+    parts = (kl_normal(*posterior), log_normal_ratio(z, noise, posterior.std))
+    return Code(z, posterior, *((part * real).flatten(1).sum(1) for part in parts))
 
 
 def as_normal(parameters: Tensor) -> Normal:
