@@ -40,8 +40,8 @@ from vae.config import FAMILY_NAMES
 from vae.corpus import Corpus, load_corpus, save_corpus
 from vae.errors import UserError, exit_code
 from vae.evaluate import code_unit
+from vae.pieces import draw
 from vae.ranking import is_feasible, rank_key
-from vae.sample import draw
 from vae.sheet import piano_roll_sheet
 from vae.trainer import MIN_KL
 from vae.windows import Songs
@@ -171,7 +171,7 @@ class Run:
         loaded = checkpoint.load(place)
         title = f"{self.data}-{model.replace(' ', '-')}"
         if self.args.out is None:
-            pieces = draw(loaded.model, loaded.spec, PIECES, 1.0, 0)
+            pieces = draw(loaded.model, PIECES, 1.0, 0)
             SHEETS.mkdir(exist_ok=True)
             piano_roll_sheet(pieces, loaded.spec, SHEETS / f"{title}.png", title)
         if self.args.keep is not None:

@@ -11,12 +11,13 @@ import torch
 from sweep.board import Board
 from sweep.callback import SweepCallback
 from sweep.results import SweepFolder
-from vae import checkpoint, sample, statistics
+from vae import checkpoint, rendering, statistics
 from vae.bounds import TEST_SEED, evaluate, importance_weighted_bound
 from vae.corpus import Corpus
 from vae.encoding import DataSpec
 from vae.errors import UserError
 from vae.models.base import Vae
+from vae.pieces import draw
 from vae.sheet import as_image
 from vae.windows import Songs
 
@@ -38,9 +39,9 @@ def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: 
         raise UserError(f"{folder.path}: no trial finished an epoch; the lines above say why, --resume goes on.")
     model = checkpoint.load(folder.best).model
     callback.best |= _test(model, corpus)
-    pieces = sample.draw(model, corpus.spec, _PIECES, 1.0, 0)
+    pieces = draw(model, _PIECES, 1.0, 0)
     summary = callback.write(samples=statistics.summarise(pieces, corpus))
-    board.samples(as_image(pieces, corpus.spec), heard(pieces, corpus.spec), sample.AUDIO_RATE)
+    board.samples(as_image(pieces, corpus.spec), heard(pieces, corpus.spec), rendering.AUDIO_RATE)
     board.close()
     _tell(summary, folder, min_kl)
 
@@ -50,7 +51,7 @@ def heard(pieces: npt.NDArray[Any], spec: DataSpec) -> list[npt.NDArray[np.float
     if not spec.is_music:
         return []
     steps = math.ceil(_HEARD_SECONDS * spec.tempo / 60.0 * spec.steps_per_beat)
-    return [sample.synthesise(piece[:steps], spec) for piece in pieces[:_HEARD]]
+    return [rendering.synthesise(piece[:steps], spec) for piece in pieces[:_HEARD]]
 
 
 def _test(model: Vae, corpus: Corpus) -> dict[str, Any]:

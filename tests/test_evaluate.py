@@ -12,7 +12,7 @@ from vae.config import Config
 from vae.corpus import save_corpus
 from vae.distributions import compare
 from vae.evaluate import PIECES, code_unit, main
-from vae.sample import draw
+from vae.pieces import draw
 from vae.store import Store
 from vae.trainer import Trainer, TrainingData
 
@@ -107,7 +107,7 @@ def test_command_notices_that_the_data_have_changed(trained, capsys, tmp_path, m
     save_corpus(make_corpus(seed=1), tmp_path / "made.npz")
     assert main(["--checkpoint", "run"]) == 2
     expected = (
-        "error: made.npz: no longer what the checkpoint was trained on; pass --data made.npz to score it anyway.\n"
+        "error: made.npz: no longer what the checkpoint was trained on; pass --data made.npz to take it anyway.\n"
     )
     assert capsys.readouterr().err == expected
     assert main(["--checkpoint", "run", "--data", "made.npz"]) == 0
@@ -146,6 +146,6 @@ def test_music_is_compared_with_samples(tmp_path, capsys):
     assert main(["--checkpoint", str(tmp_path), "--data", str(tmp_path / "rolls.npz")]) == 0
     report = json.loads(capsys.readouterr().out)
     assert set(report) == ALWAYS | ACCURACIES | {"music"}
-    samples = draw(loaded(tmp_path), music.spec, PIECES, 1.0, 0)
+    samples = draw(loaded(tmp_path), PIECES, 1.0, 0)
     assert report["music"] == json.loads(json.dumps(compare(samples, music)))
     assert report["music"]["excerpts"]["samples"] == PIECES

@@ -27,7 +27,7 @@ import numpy as np
 import vae.evaluate, vae.train
 from pathlib import Path
 from vae import checkpoint
-from vae.sample import draw
+from vae.pieces import draw
 
 for family, data, *settings in RUNS:
     out = f"{family}-{data}"
@@ -38,7 +38,7 @@ for family, data, *settings in RUNS:
     if vae.evaluate.main(["--checkpoint", out, "--data", data, "--split", "test", "--iwae", "2"]):
         sys.exit(1)
     loaded = checkpoint.load(Path(out))
-    np.save(f"{out}.npy", draw(loaded.model, loaded.spec, 3, 1.0, 0))
+    np.save(f"{out}.npy", draw(loaded.model, 3, 1.0, 0))
 assert not BLOCKED & set(sys.modules)
 """
 

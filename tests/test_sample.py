@@ -1,4 +1,4 @@
-"""vae.sample: pieces that depend on the seed alone, files a musician can use, errors in one line."""
+"""vae.sample: the best of the newest sweep played, songs that steer pieces, errors in one line."""
 
 import os
 import re
@@ -7,19 +7,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pretty_midi
 import pytest
-import tiny
 import torch
-from tiny import SMALL
 
-from sweep.final import heard
 from vae import checkpoint
 from vae.config import Config
-from vae.corpus import Corpus, Split
-from vae.encoding import LOWEST_PITCH, PITCHES, DataSpec, decode
-from vae.models.registry import FAMILIES, build_model
-from vae.sample import AUDIO_RATE, draw, main, synthesise, write
+from vae.corpus import Corpus, Split, fingerprint, save_corpus
+from vae.encoding import PITCHES, DataSpec
+from vae.midi import read_midi, write_midi
+from vae.sample import main
 from vae.trainer import Trainer, TrainingData
 
 MUSIC = DataSpec("roll_onset", 2 * PITCHES, 4, 16, 90.0, 16, 32)
@@ -33,7 +29,8 @@ def made_corpus(name, spec):
     values = generator.random((40 * spec.longest_song, spec.features))
     values = (values < 0.1).astype(np.uint8) if spec.is_binary else values.astype(np.float32)
     split = Split(values, np.full(40, spec.longest_song))
-    return Corpus(name, spec, dict.fromkeys(("train", "valid", "test"), split), (), "0" * 64)
+    splits = dict.fromkeys(("train", "valid", "test"), split)
+    return Corpus(name, spec, splits, (), fingerprint(spec, splits))
 
 
 @pytest.fixture(scope="module")
@@ -61,136 +58,6 @@ def results(trained, tmp_path):
 
 def contents(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
-@pytest.mark.parametrize(
-    ("kind", "shape", "dtype"),
-    [("music", (3, 16, 176), np.uint8), ("binary", (3, 8, 6), np.uint8), ("real", (3, 1, 6), np.float32)],
-)
-def test_draws_have_the_shape_and_type_of_the_data(trained, kind, shape, dtype):
-    model = checkpoint.load(trained[kind]).model
-    samples = draw(model, SPECS[kind], 3, 1.0, 0)
-    assert samples.shape == shape
-    assert samples.dtype == dtype
-    assert samples.min() >= 0
-    assert samples.max() <= 1
-
-
-def test_a_piece_depends_on_the_seed_and_its_number_alone(trained):
-    model = checkpoint.load(trained["music"]).model
-    many = draw(model, MUSIC, 40, 1.0, 5)
-    assert np.array_equal(many[:3], draw(model, MUSIC, 3, 1.0, 5))
-    assert np.array_equal(many, draw(model.train(), MUSIC, 40, 1.0, 5))  # dropout is off in sampling
-    assert model.training
-    assert not np.array_equal(many[:3], draw(model, MUSIC, 3, 1.0, 6))
-    assert len(np.unique(many.reshape(40, -1), axis=0)) == 40
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_draws_pieces_that_depend_on_the_seed_and_their_number_alone(family):
-    params = SMALL[family] | {"window": tiny.MUSIC.longest_song, "dropout": 0.5, "input_dropout": 0.5}
-    model = build_model(Config.for_data(tiny.MUSIC, params), tiny.MUSIC)
-    many = draw(model, tiny.MUSIC, 20, 1.0, 5)
-    steps = tiny.MUSIC.longest_song if family == "dense" else 16  # as long as most songs, though windows hold more
-    assert many.shape == (20, steps, 88)
-    assert model.training
-    assert np.array_equal(many[:3], draw(model.eval(), tiny.MUSIC, 3, 1.0, 5))
-    assert not np.array_equal(many[:3], draw(model, tiny.MUSIC, 3, 1.0, 6))
-    assert len(np.unique(many.reshape(20, -1), axis=0)) == 20
-
-
-@pytest.mark.parametrize(
-    ("window", "natural", "typical", "steps"), [(20, 6, 12, 12), (20, 6, 0, 6), (20, 14, 12, 14), (8, 6, 12, 12)]
-)
-def test_a_piece_is_as_long_as_most_songs(window, natural, typical, steps):
-    spec = DataSpec("binary", 6, 1, 3, 100.0, natural, 20, typical_song=typical)
-    model = build_model(Config.for_data(spec, SMALL["recurrent"] | {"window": window}), spec)
-    assert draw(model, spec, 2, 1.0, 0).shape == (2, steps, 6)
-
-
-@torch.no_grad()
-def test_a_piece_longer_than_a_window_goes_on_where_each_window_ends():
-    """A model that strikes all keys where a song begins, and none after any step: only the first step sounds."""
-    spec = DataSpec("binary", 6, 1, 3, 100.0, 4, 20, typical_song=11)
-    params = SMALL["recurrent"] | {"window": 4, "head": "independent", "recall_width": 0}
-    model = build_model(Config.for_data(spec, params), spec)
-    for weights in model.parameters():
-        weights.zero_()
-    model.writer.past.start.fill_(50.0)
-    model.writer.past.reader.step.bias.fill_(-50.0)
-    model.writer.lstm.weight_ih_l0.fill_(1.0)
-    model.head.output.weight.fill_(100.0)
-    model.head.output.bias.fill_(-30.0)
-    piece = draw(model, spec, 1, 1.0, 0)[0]
-    assert piece.shape == (11, 6)
-    assert piece[0].all()
-    assert not piece[1:].any()
-
-
-def test_drawing_leaves_the_random_state_of_the_process(trained):
-    model = checkpoint.load(trained["music"]).model
-    before = torch.get_rng_state()
-    draw(model, MUSIC, 3, 1.0, 0)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_temperature_goes_from_certainty_to_coins(trained):
-    model = checkpoint.load(trained["music"]).model
-    assert draw(model, MUSIC, 64, 1e6, 0).mean() == pytest.approx(0.5, abs=0.01)
-    assert draw(model, MUSIC, 64, 1e-6, 0).mean() < 0.01  # no key is likelier than not in data this sparse
-
-
-def test_midi_holds_the_notes_of_the_samples(tmp_path):
-    samples = (np.random.default_rng(1).random((2, 16, 176)) < 0.05).astype(np.uint8)
-    assert write(samples, MUSIC, tmp_path / "out", "tunes") == ["000.mid", "001.mid", "samples.png"]
-    assert sorted(contents(tmp_path / "out")) == ["000.mid", "001.mid", "samples.png"]
-    midi = pretty_midi.PrettyMIDI(str(tmp_path / "out" / "001.mid"))
-    (instrument,) = midi.instruments
-    assert instrument.name == "tunes 001"
-    assert instrument.program == 0
-    assert midi.get_tempo_changes()[1] == pytest.approx([90.0], rel=1e-5)
-    step = 60 / 90 / 4  # seconds
-    found = sorted((n.pitch, round(n.start / step), round(n.end / step)) for n in instrument.notes)
-    assert found == sorted(map(tuple, decode(samples[1], "roll_onset").tolist()))
-
-
-def test_a_silent_sample_is_written_too(tmp_path):
-    write(np.zeros((1, 16, 176), np.uint8), MUSIC, tmp_path, "quiet")
-    assert (tmp_path / "000.mid").read_bytes().startswith(b"MThd")
-
-
-def test_a_smaller_run_leaves_no_pieces_of_a_larger_one(tmp_path):
-    write(np.ones((5, 16, 176), np.uint8), MUSIC, tmp_path, "tunes")
-    (tmp_path / "mine.mid").write_bytes(b"kept")
-    write(np.ones((2, 16, 176), np.uint8), MUSIC, tmp_path, "tunes")
-    assert sorted(contents(tmp_path)) == ["000.mid", "001.mid", "mine.mid", "samples.png"]
-
-
-def test_numbered_files_of_the_users_own_stay(tmp_path):
-    (tmp_path / "123.mid").write_bytes(b"mine")
-    write(np.ones((2, 16, 176), np.uint8), MUSIC, tmp_path, "tunes")
-    assert (tmp_path / "123.mid").read_bytes() == b"mine"
-
-
-def test_a_note_sounds_at_its_frequency():
-    sample = np.zeros((16, 176), np.uint8)
-    sample[:, 69 - LOWEST_PITCH] = 1  # A4
-    sound = synthesise(sample, MUSIC, rate=8000)
-    assert sound.dtype == np.float32
-    assert np.abs(sound).max() <= 1.0
-    strongest = np.abs(np.fft.rfft(sound)).argmax() * 8000 / len(sound)
-    assert strongest == pytest.approx(440.0, abs=1.0)
-    assert len(sound) / 8000 == pytest.approx(16 / 4 * 60 / 90, abs=1.1)  # the last note rings on
-
-
-def test_silence_lasts_as_long_as_its_steps():
-    sound = synthesise(np.zeros((16, 176), np.uint8), MUSIC, rate=900)
-    assert np.array_equal(sound, np.zeros(2400, np.float32))  # 4 beats at 90 a minute
-
-
-def test_of_long_pieces_the_first_minute_is_heard_in_tensorboard():
-    sounds = heard(np.zeros((5, 4000, 176), np.uint8), MUSIC)
-    assert [len(sound) / AUDIO_RATE for sound in sounds] == [60.0] * 4
 
 
 def test_the_command_writes_the_best_of_the_newest_sweep_and_names_it(results, capsys):
@@ -236,9 +103,62 @@ def test_the_same_seed_gives_the_same_bytes(trained, tmp_path, kind):
     assert contents(tmp_path / "one") != contents(tmp_path / "other")
 
 
+@pytest.fixture
+def tune(tmp_path):
+    """A MIDI file of five notes, eleven steps of a quarter of a beat."""
+    notes = np.array([[60, 0, 2], [64, 2, 4], [67, 4, 6], [60, 6, 8], [72, 8, 11]])
+    write_midi(notes, tmp_path / "tune.mid", 90.0, 4, "tune")
+    return tmp_path / "tune.mid"
+
+
+@pytest.mark.parametrize(
+    ("steer", "folder", "pieces"),
+    [
+        (["--reconstruct", "tune.mid"], "reconstruction", 15),
+        (["--vary", "tune.mid", "--amount", "0.3", "-n", "2"], "variations", 2),
+        (["--interpolate", "tune.mid", "tune.mid"], "interpolation", 14),
+    ],
+)
+def test_a_file_of_music_steers_pieces_and_stands_beside_them(
+    results, tune, capsys, monkeypatch, steer, folder, pieces
+):
+    monkeypatch.chdir(tune.parent)
+    assert main([*steer, "--results", str(results)]) == 0
+    written = contents(results / "newer" / folder)
+    songs = 2 if folder == "interpolation" else 1
+    assert sorted(written) == [*(f"{i:03d}.mid" for i in range(pieces + songs)), "samples.png"]
+    (song,) = read_midi(results / "newer" / folder / "000.mid", 4)
+    assert [note[:2] for note in song.notes.tolist()] == [[60, 0], [64, 2], [67, 4], [60, 6], [72, 8]]
+    out = capsys.readouterr().out
+    assert f"{pieces} pieces of 11 steps" in out
+    assert "first tune.mid" in out
+
+
+def test_a_song_of_the_data_steers_pieces(trained, tmp_path, capsys):
+    data = tmp_path / "made.npz"
+    save_corpus(made_corpus("made", BINARY), data)
+    chosen = ["--checkpoint", str(trained["binary"]), "--data", str(data), "-n", "2", "--out", str(tmp_path / "out")]
+    assert main([*chosen, "--interpolate", "valid:3", "test:39"]) == 0
+    array = np.load(tmp_path / "out" / "samples.npy")
+    songs = made_corpus("made", BINARY).splits["test"].values.reshape(40, 8, 6)
+    assert np.array_equal(array[[0, -1]], songs[[3, 39]])
+    assert array.shape == (4, 8, 6)
+    assert "first valid:3, last test:39" in capsys.readouterr().out
+    assert main([*chosen, "--vary", "test:40"]) == 2
+    assert capsys.readouterr().err == "error: test:40: test has the songs 0 to 39.\n"
+    assert main([*chosen, "--vary", "song.mid"]) == 2
+    assert "song.mid: no song" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (["--vary", "absent.mid"], "absent.mid: no song; pass a file of music, or test:0"),
+        (["--reconstruct", "taken"], "taken: no song"),
+        (["--reconstruct", "broken.mid"], "broken.mid (not MIDI"),
+        (["--reconstruct", "test:0"], "music: the data that the checkpoint was trained on are not here; pass"),
+        (["--vary", "test:0", "--amount", "1.5"], "--amount must lie in 0..1, but got 1.5"),
+        (["--amount", "0.5"], "--amount says how far --vary goes"),
         (["--results", "nowhere"], "no sweep with a best checkpoint"),
         (["--sweep", "absent"], "absent"),
         (["--checkpoint", "nowhere"], "nowhere: no checkpoint here"),
@@ -253,6 +173,7 @@ def test_the_same_seed_gives_the_same_bytes(trained, tmp_path, kind):
 def test_a_mistake_is_told_in_one_line(results, monkeypatch, capsys, arguments, complaint):
     monkeypatch.chdir(results)
     Path("taken").write_text("a file, no folder")
+    Path("broken.mid").write_bytes(b"MThd no more")
     assert main(["--results", ".", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -41,6 +41,8 @@ CASES = [(kind, family) for kind in SPECS for family in FAMILIES if kind == "bin
 """Kinds of data with the families that fit them: rows have no bars."""
 HEADED = [(family, head) for family in FAMILIES for head in HEAD_NAMES]
 """Families with heads; of binary data."""
+CHORDS = np.array([[1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0], [0, 1, 0, 0, 1, 0]], np.uint8)
+"""What songs of binary data keep to."""
 
 
 def params_of(kind: str, family: str, **params) -> dict:
@@ -50,9 +52,8 @@ def params_of(kind: str, family: str, **params) -> dict:
 
 def _binary_split(generator: np.random.Generator, songs: int) -> Split:
     """Every song keeps to one of three chords, with a wrong key now and then."""
-    chords = np.array([[1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0], [0, 1, 0, 0, 1, 0]], bool)
     lengths = generator.integers(3, BINARY.longest_song, songs, endpoint=True)
-    sound = np.repeat(chords[generator.integers(0, 3, songs)], lengths, axis=0)
+    sound = np.repeat(CHORDS.astype(bool)[generator.integers(0, 3, songs)], lengths, axis=0)
     return Split((sound ^ (generator.random(sound.shape) < 0.05)).astype(np.uint8), lengths.astype(np.int64))
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from vae.checkpoint import METRICS
+from vae.checkpoint import METRICS, Checkpoint
 from vae.corpus import Corpus, load_corpus
 from vae.errors import UserError
 from vae.store import DATA, LATEST, Store, copy_of, is_remote, pointed_elsewhere
@@ -94,7 +94,42 @@ def chosen_directory(args: argparse.Namespace) -> Path:
     return best
 
 
-def kept_data(args: argparse.Namespace, directory: Path) -> Path | None:
+def chosen_corpus(loaded: Checkpoint, args: argparse.Namespace, directory: Path) -> Corpus:
+    """The data that `--data` names, as the checkpoint's model takes them; without it those that it was trained on.
+
+    Args:
+        loaded: the checkpoint.
+        args: with the choice of it, and `data`.
+        directory: where it lies.
+
+    Raises:
+        UserError: they are not there, no longer the same, or of another encoding.
+    """
+    spec, data = loaded.spec, args.data or _own_data(loaded, args, directory)
+    corpus = load_corpus(data, spec.encoding if spec.is_music else None, spec.steps_per_beat, spec.steps_per_bar)
+    if args.data is None and corpus.fingerprint != loaded.record["fingerprint"]:
+        raise UserError(f"{data}: no longer what the checkpoint was trained on; pass --data {data} to take it anyway.")
+    if (corpus.spec.encoding, corpus.spec.features) != (spec.encoding, spec.features):
+        raise UserError(
+            f"{data}: the checkpoint scores {spec.encoding} of {spec.features} features, "
+            f"but this is {corpus.spec.encoding} of {corpus.spec.features}."
+        )
+    return corpus
+
+
+def _own_data(loaded: Checkpoint, args: argparse.Namespace, directory: Path) -> str:
+    """What a checkpoint was trained on, if it is still where it was, or kept by its sweep."""
+    name = str(loaded.record["data"])
+    if name != "bach" and not Path(name).exists():
+        if (kept := _kept_data(args, directory)) is not None:
+            return str(kept)
+        raise UserError(
+            f"{name}: the data that the checkpoint was trained on are not here; pass their place as --data."
+        )
+    return name
+
+
+def _kept_data(args: argparse.Namespace, directory: Path) -> Path | None:
     """The data that a sweep keeps beside its best checkpoint, which the arguments chose; None if it keeps none."""
     path, place = directory.parent / DATA, None if args.checkpoint is not None else _object_store(args)
     if place is not None and not path.exists():

@@ -6,19 +6,17 @@ Command: `python -m vae.evaluate --best --split test --iwae 100`.
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from vae import checkpoint
-from vae.arguments import add_checkpoint_arguments, chosen_directory, kept_data
+from vae.arguments import add_checkpoint_arguments, chosen_corpus, chosen_directory
 from vae.bounds import TEST_SEED, VALIDATION_SEED, evaluate, importance_weighted_bound, reconstruction
-from vae.corpus import load_corpus
 from vae.distributions import compare
 from vae.errors import UserError, exit_code
 from vae.models.base import Vae
-from vae.sample import draw
+from vae.pieces import draw
 from vae.windows import Songs
 
 PIECES = 64
@@ -34,36 +32,16 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _own_data(record: dict[str, Any], args: argparse.Namespace, directory: Path) -> str:
-    """What a checkpoint was trained on, if it is still where it was, or kept by its sweep."""
-    name = str(record["data"])
-    if name != "bach" and not Path(name).exists():
-        if (kept := kept_data(args, directory)) is not None:
-            return str(kept)
-        raise UserError(
-            f"{name}: the data that the checkpoint was trained on are not here; pass their place as --data."
-        )
-    return name
-
-
 def _report(args: argparse.Namespace) -> dict[str, Any]:
     if args.iwae is not None and args.iwae < 1:
         raise UserError(f"--iwae must be at least 1, but got {args.iwae}.")
     directory = chosen_directory(args)
     loaded = checkpoint.load(directory)
     spec = loaded.spec
-    data = args.data or _own_data(loaded.record, args, directory)
-    corpus = load_corpus(data, spec.encoding if spec.is_music else None, spec.steps_per_beat, spec.steps_per_bar)
-    if args.data is None and corpus.fingerprint != loaded.record["fingerprint"]:
-        raise UserError(f"{data}: no longer what the checkpoint was trained on; pass --data {data} to score it anyway.")
-    if (corpus.spec.encoding, corpus.spec.features) != (spec.encoding, spec.features):
-        raise UserError(
-            f"{data}: the checkpoint scores {spec.encoding} of {spec.features} features, "
-            f"but this is {corpus.spec.encoding} of {corpus.spec.features}."
-        )
+    corpus = chosen_corpus(loaded, args, directory)
     songs = Songs(corpus.splits[args.split], torch.device("cpu"))
     seed = TEST_SEED if args.split == "test" else VALIDATION_SEED
-    report: dict[str, Any] = {"checkpoint": str(directory), "data": data, "split": args.split}
+    report: dict[str, Any] = {"checkpoint": str(directory), "data": args.data or corpus.name, "split": args.split}
     report |= {"code_unit": code_unit(loaded.model), **evaluate(loaded.model, songs, seed)}
     if args.iwae:
         report |= {"iwae": importance_weighted_bound(loaded.model, songs, seed, args.iwae)}
@@ -71,7 +49,7 @@ def _report(args: argparse.Namespace) -> dict[str, Any]:
     if spec.is_binary:
         report |= reconstruction(loaded.model, songs, seed)
     if spec.is_music:
-        report |= {"music": compare(draw(loaded.model, spec, PIECES, 1.0, 0), corpus)}
+        report |= {"music": compare(draw(loaded.model, PIECES, 1.0, 0), corpus)}
     return report
 
 

@@ -1,0 +1,103 @@
+"""Pieces as a listener gets them: MIDI files, a picture, sound."""
+
+import io
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vae.encoding import DataSpec, decode
+from vae.errors import UserError
+from vae.files import write_atomically
+
+SHEET, ARRAY = "samples.png", "samples.npy"
+AUDIO_RATE = 22_050
+"""Samples of sound a second."""
+
+
+def write(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, name: str) -> list[str]:
+    """Writes samples into a folder: music as `000.mid` ..., else `samples.npy`; and a picture.
+
+    MIDI files with higher numbers that an earlier call left there are removed.
+
+    Args:
+        samples: [n, T, D], as `draw` gives them.
+        spec: the data.
+        directory: where.
+        name: titles the pieces, such as the name of the sweep.
+
+    Returns:
+        The names of the files, the picture last.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    from vae.sheet import piano_roll_sheet
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        ours = (directory / SHEET).exists()  # else numbered files there are the user's own
+        names = [*(_write_midi if spec.is_music else _write_array)(samples, spec, directory, name), SHEET]
+        piano_roll_sheet(samples, spec, directory / SHEET, name)
+        if ours:
+            _discard_earlier(directory, names)
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written ({error.strerror}); pass another --out.") from None
+    return names
+
+
+def _write_midi(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, name: str) -> list[str]:
+    from vae.midi import write_midi
+
+    names = []
+    for number, sample in enumerate(samples):
+        notes, title = decode(sample, spec.encoding), f"{name} {number:03d}"
+        names.append(f"{number:03d}.mid")
+        write_midi(
+            notes,
+            directory / names[-1],
+            spec.tempo,
+            spec.steps_per_beat,
+            title,
+            steps_per_bar=spec.steps_per_bar,
+        )
+    return names
+
+
+def _write_array(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, name: str) -> list[str]:
+    del spec, name
+    buffer = io.BytesIO()
+    np.save(buffer, as_array(samples))
+    write_atomically(directory / ARRAY, buffer.getvalue())
+    return [ARRAY]
+
+
+def as_array(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[n, D] for rows, [n, T, D] for longer pieces: the shape that the user's own array has."""
+    return samples[:, 0] if samples.shape[1] == 1 else samples
+
+
+def _discard_earlier(directory: Path, names: list[str]) -> None:
+    """Removes the numbered MIDI files of an earlier, larger run."""
+    for path in directory.glob("*.mid"):
+        if re.fullmatch(r"\d{3,}", path.stem) and path.name not in names:
+            path.unlink()
+
+
+def synthesise(sample: npt.NDArray[Any], spec: DataSpec, rate: int = AUDIO_RATE) -> npt.NDArray[np.float32]:
+    """Plays one piece of music, [T, D], with sine waves.
+
+    Returns:
+        Mono sound between -1 and 1, `rate` numbers a second; silence lasts as long as the piece.
+    """
+    from vae.midi import to_pretty_midi
+
+    notes = decode(sample, spec.encoding)
+    if not len(notes):
+        seconds = len(sample) / spec.steps_per_beat * 60.0 / spec.tempo
+        return np.zeros(math.ceil(seconds * rate), np.float32)
+    sound = to_pretty_midi(notes, spec.tempo, spec.steps_per_beat, "sample").synthesize(fs=rate)
+    return np.asarray(sound, np.float32)
