@@ -7,7 +7,7 @@ every song a model draws a piece as `vae.sample --reconstruct` does, and one wit
 (`--vary --amount 1`), as the yardstick: what all songs of such data have in common, no code needs to say.
 
 What a song and its piece share of their pitch classes is the sum over the twelve of the smaller share of sounding keys;
-the other columns are Pearson's correlation over the songs. No choice is made on this.
+the other columns are Pearson's correlation over the songs, pairs with a silent one left out. No choice is made on this.
 """
 
 import argparse
@@ -20,10 +20,11 @@ import numpy.typing as npt
 
 from benchmarks.common import RESULTS, ROOT, Table, write
 from vae import checkpoint
-from vae.corpus import Split, load_corpus
+from vae.corpus import load_corpus
 from vae.encoding import LOWEST_PITCH, PITCHES, DataSpec
+from vae.errors import UserError, exit_code
 from vae.pieces import vary
-from vae.statistics import notes_per_step, sounding_and_onsets
+from vae.statistics import chroma, notes_per_step, polyphony, sounding_and_onsets
 
 NAME = "steering"
 MOST_SONGS = 100
@@ -39,37 +40,32 @@ _COLUMNS = (
 Array = npt.NDArray[Any]
 
 
-def songs_of(split: Split) -> list[Array]:
-    """The first songs of a split, [T, D] each."""
-    ends = np.cumsum(split.lengths)
-    return [split.values[end - length : end] for end, length in zip(ends, split.lengths, strict=True)][:MOST_SONGS]
-
-
 def features(piece: Array, spec: DataSpec) -> dict[str, Array]:
-    """Of one piece, [T, D]: the share of each pitch class, [12], and three numbers."""
+    """Of one piece, [T, D], that is not silent: the share of each pitch class, [12], and three numbers."""
     sounding, onsets = sounding_and_onsets(piece[None], spec)
     keys = sounding[0].sum(0).astype(np.float64)
     pitches = np.arange(LOWEST_PITCH, LOWEST_PITCH + PITCHES)
-    classes = np.bincount(pitches % 12, weights=keys, minlength=12)
-    total = max(keys.sum(), 1.0)
     return {
-        "classes": classes / total,
-        "polyphony": keys.sum() / len(piece),
+        "classes": chroma(keys) / keys.sum(),
+        "polyphony": polyphony(sounding)[0],
         "notes": notes_per_step(onsets)[0],
-        "pitch": (keys * pitches).sum() / total,
+        "pitch": keys @ pitches / keys.sum(),
     }
 
 
-def compare(songs: list[Array], pieces: list[Array], spec: DataSpec) -> dict[str, float]:
-    """What pieces have of the songs beside them."""
+def compare(songs: list[Array], pieces: list[Array], spec: DataSpec) -> dict[str, float | None]:
+    """What pieces have of the songs beside them; None where all songs are alike."""
+    heard = [(song, piece) for song, piece in zip(songs, pieces, strict=True) if song.any() and piece.any()]
     theirs, ours = (
         {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-        for parts in ([features(piece, spec) for piece in group] for group in (songs, pieces))
+        for parts in ([features(piece, spec) for piece in group] for group in zip(*heard, strict=True))
     )
     shared = {"classes": float(np.minimum(theirs["classes"], ours["classes"]).sum(1).mean())}
-    return shared | {
-        name: float(np.corrcoef(theirs[name], ours[name])[0, 1]) for name in ("polyphony", "notes", "pitch")
-    }
+    return shared | {name: _correlation(theirs[name], ours[name]) for name in ("polyphony", "notes", "pitch")}
+
+
+def _correlation(a: Array, b: Array) -> float | None:
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else None
 
 
 def measure(place: Path, songs: list[Array], spec: DataSpec, seed: int) -> dict[str, Any]:
@@ -86,9 +82,36 @@ def table(rows: list[dict[str, Any]]) -> Table:
     """A row a model: steered, and in brackets the yardstick."""
     steered, other = (f"amount {amount:g}" for amount in AMOUNTS)
     lines = [
-        (row["model"], *(f"{row[steered][name]:.2f} ({row[other][name]:.2f})" for name in row[steered])) for row in rows
+        (row["model"], *(f"{_figure(row[steered][name])} ({_figure(row[other][name])})" for name in row[steered]))
+        for row in rows
     ]
     return Table(_COLUMNS, lines)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures all checkpoints of the data, and writes the table.
+
+    Raises:
+        UserError: there are none, or the data are no music.
+    """
+    corpus = load_corpus(args.data, None, None, args.steps_per_bar)
+    if not corpus.spec.is_music:
+        raise UserError(f"{args.data}: arrays have no pitches; pass music.")
+    songs = corpus.splits["test"].songs()[:MOST_SONGS]
+    places = [path.parent for path in sorted(args.checkpoints.glob(f"*/{checkpoint.CONFIG}"))]
+    own = [place for place in places if _fingerprint(place) == corpus.fingerprint]
+    if not own:
+        raise UserError(f"{args.checkpoints}: has no checkpoint of {args.data} read so; see --steps-per-bar.")
+    rows = [measure(place, songs, corpus.spec, args.seed) for place in own]
+    write(NAME, {"rows": rows}, table(rows), args.out)
+
+
+def _fingerprint(place: Path) -> str:
+    return str(checkpoint.read_json(place / checkpoint.CONFIG)["fingerprint"])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,14 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {RESULTS.relative_to(ROOT)}/{NAME}.json")
     args = parser.parse_args(argv)
-    corpus = load_corpus(args.data, None, None, args.steps_per_bar)
-    songs = songs_of(corpus.splits["test"])
-    places = [place.parent for place in sorted(args.checkpoints.glob(f"*/{checkpoint.CONFIG}"))]
-    trained_on = {place: Path(checkpoint.read_json(place / checkpoint.CONFIG)["data"]).name for place in places}
-    own = [place for place in places if trained_on[place] == Path(corpus.name).name]
-    rows = [measure(place, songs, corpus.spec, args.seed) for place in own]
-    write(NAME, {"rows": rows}, table(rows), args.out)
-    return 0
+    return exit_code(lambda: run(args))
 
 
 if __name__ == "__main__":

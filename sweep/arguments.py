@@ -54,10 +54,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--trials",
         type=int,
         metavar="N",
-        help=f"in all (default: {DEFAULT_TRIALS}; with --time-budget, as many as it leaves time for)",
+        help=f"trials in all (default: {DEFAULT_TRIALS}; with --time-budget, as many as it leaves time for)",
     )
     parser.add_argument(
-        "--time-budget", type=seconds, metavar="TIME", help="of search, such as 40m or 2h; final runs come after it"
+        "--time-budget",
+        type=seconds,
+        metavar="TIME",
+        help="time of the search, such as 40m or 2h; final runs come after it",
     )
     parser.add_argument(
         "--patience",
@@ -65,21 +68,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="SHARE",
         help="end early if nothing better comes for this share of --trials or --time-budget, such as 0.3",
     )
-    parser.add_argument("--name", help="of the sweep (default: the data's name and the time)")
+    parser.add_argument("--name", help="name of the sweep (default: the data's name and the time)")
     parser.add_argument("--resume", metavar="NAME", help="go on with a sweep; --trials counts earlier ones too")
     parser.add_argument(
         "--warm-start",
         action="append",
         default=[],
         metavar="NAME",
-        help="of an earlier sweep in --results, whose best configurations are tried first, and whose trials inform "
+        help="an earlier sweep in --results, whose best configurations are tried first, and whose trials inform "
         "proposals if their values compare; repeatable",
     )
     add_results_argument(parser)
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     add_data_arguments(parser)
     search = parser.add_argument_group("search")
-    search.add_argument("--family", action="append", choices=FAMILY_NAMES, help="only this one; repeatable")
+    search.add_argument(
+        "--family", action="append", choices=FAMILY_NAMES, help="search this family alone; repeat it to allow several"
+    )
     search.add_argument(
         "--max-epochs", type=int, default=MAX_EPOCHS, metavar="N", help=f"top rung (default: {MAX_EPOCHS})"
     )
@@ -95,7 +100,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=float,
         default=MIN_KL,
         metavar="NATS",
-        help=f"that a code must carry a time step (default: {MIN_KL})",
+        help=f"least KL of the code in a time step; trials are trained for 1 to 2.5 times as much, and ranked by it "
+        f"(default: {MIN_KL})",
     )
     search.add_argument(
         "--scheduler",
@@ -108,24 +114,31 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--final-seeds",
         type=int,
         metavar="N",
-        help=f"that each of the best {FINALISTS} configurations is trained on after the search, the search's own "
+        help=f"seeds that each of the best {FINALISTS} configurations is trained on after the search, the search's own "
         f"counted; their mean decides, and 1 leaves it to the search (default: {FINAL_SEEDS})",
     )
     finals.add_argument(
-        "--final-epochs", type=int, metavar="N", help="of each, not less than --max-epochs (default: as many)"
+        "--final-epochs",
+        type=int,
+        metavar="N",
+        help="epochs of each final run, at least --max-epochs (default: as many)",
     )
     where = parser.add_argument_group("machines")
     where.add_argument(
         "--address",
-        help="of a Ray cluster, auto or HOST:PORT, or local: this machine (default: the "
+        help="a Ray cluster, auto or HOST:PORT, or local: this machine (default: the "
         "cluster that it is a node of, or that of ./cluster.yaml if `ray up` has brought it up, else local)",
     )
     where.add_argument(
         "--cluster", type=Path, metavar="FILE", help="have the cluster run it that `ray up FILE` brought up"
     )
-    where.add_argument("--force", action="store_true", help="begin though something is wrong with the cluster")
-    where.add_argument("--watch", metavar="JOB", help="show again what was submitted to --cluster")
-    where.add_argument("--trials-per-gpu", type=int, default=4, metavar="N", help="that share one (default: 4)")
+    where.add_argument(
+        "--force", action="store_true", help="begin even if the check of the cluster finds something wrong"
+    )
+    where.add_argument("--watch", metavar="JOB", help="show again what a sweep prints that --cluster was given")
+    where.add_argument(
+        "--trials-per-gpu", type=int, default=4, metavar="N", help="trials that share a GPU (default: 4)"
+    )
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: all that fit)")
     args = parser.parse_args(argv)
     absent: list[str] = []  # this very list, of what is not given

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from sweep.figures import front, importances, parallel, progress, slices, survival
 from sweep.page import Section, missing, picture, render, table
 from sweep.reading import Reading, TooFewError, read
-from sweep.results import SweepFolder, newest
+from sweep.results import SweepFolder, chosen
 from sweep.uploads import fetch
 from sweep.words import top_rows, words
 from vae import canvas
@@ -140,7 +140,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> None:
-    folder = SweepFolder(*((args.results, args.name) if args.name else newest(args.results)))
+    folder = chosen(args.results, args.name)
     fetch(folder)
     path = write(folder, args.out)
     sys.stdout.write(f"report: {path}\nits figures: tensorboard --logdir {folder.tensorboard}\n")

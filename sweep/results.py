@@ -131,22 +131,21 @@ class SweepFolder:
         return line
 
 
-def newest(results: str) -> tuple[str, str]:
-    """The place of the newest sweep, and its name.
+def chosen(results: str, name: str | None) -> SweepFolder:
+    """The folder of the sweep of a name, or of the newest; it may be in an object store that a cluster writes to.
 
     Raises:
-        UserError: there is none.
+        UserError: no name is given, and there is no sweep.
     """
-    latest = Path(results) / LATEST
-    if is_remote(results):
-        place, name = results, (Store(results).read(LATEST) or b"").decode()
-    elif (elsewhere := pointed_elsewhere(Path(results))) is not None:  # a cluster's
-        place, name = elsewhere
-    else:
-        place, name = results, latest.resolve().name if latest.exists() else ""
+    if not is_remote(results) and (elsewhere := pointed_elsewhere(Path(results), name)) is not None:
+        return SweepFolder(*elsewhere)
+    if name is None and is_remote(results):
+        name = (Store(results).read(LATEST) or b"").decode()
+    elif name is None and (Path(results) / LATEST).exists():
+        name = (Path(results) / LATEST).resolve().name
     if not name:
         raise UserError(f"{results}: no sweep there; run `python -m sweep.run` first, or pass --results.")
-    return place, name
+    return SweepFolder(results, name)
 
 
 def _csv(row: Sequence[Any]) -> str:

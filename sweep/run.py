@@ -13,6 +13,7 @@ import ray
 import torch
 from ray.tune import Callback
 
+from sweep import space
 from sweep.arguments import DEFAULT_TRIALS, check, parse
 from sweep.board import Board
 from sweep.callback import KEPT_TRIALS, Clock, SweepCallback
@@ -120,6 +121,7 @@ def _sweep(
     where, resources, minders = _start(args, folder)
     folder.make_latest()
     say(f"sweep {settings.name} on {where}: {resources}", *corpus.report, *(given.report for given in learned))
+    say(f"families: {', '.join(settings.families)}{_without_metre(settings)}")
     earlier = folder.read_summary() if args.resume else {}
     clock = Clock(started, earlier)
     room = partial(_room, folder, resources)
@@ -130,7 +132,7 @@ def _sweep(
         "marginal_test_elbo": marginal_elbo(moments, corpus.splits["test"], spec),
     }
     say(f"baseline: {baseline['marginal_elbo']:.3f} nats a step on validation, keys independent, no model")
-    study = Study(folder.journal, settings, most_trials(args, earlier.get("trials", {})), learned)
+    study = _opened(args, settings, folder, earlier.get("trials", {}), learned)
     stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / (study.most or math.inf), room)
     board = Board(folder.tensorboard)
     view = LiveView(study, rungs(settings.max_epochs), resources.slots, stop.left)
@@ -170,6 +172,22 @@ def _sweep(
     if left is not None:
         say(f"{left}; go on with: python -m sweep.run --resume {settings.name}")
     say(f"took {duration(time.time() - started)}")
+
+
+def _without_metre(settings: Settings) -> str:
+    """What keeps a family from being searched, to be said after those that are."""
+    spec = settings.spec
+    left_out = spec.is_music and spec.steps_per_bar is None and settings.families == space.fitting_families(spec)
+    return "; hierarchical needs a metre: --steps-per-bar" if left_out else ""
+
+
+def _opened(
+    args: argparse.Namespace, settings: Settings, folder: SweepFolder, earlier: dict[str, int], learned: list[Earlier]
+) -> Study:
+    study = Study(folder.journal, settings, most_trials(args, earlier), learned)
+    if args.trials is None and len(study.records) == study.most:
+        say(f"no new trials, only what was begun: for more pass --trials above {study.most}, or --time-budget")
+    return study
 
 
 def most_trials(args: argparse.Namespace, earlier: dict[str, int]) -> int | None:

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from sweep.live import duration
-from sweep.results import SweepFolder, newest
+from sweep.results import chosen
 from sweep.uploads import fetch
 from vae.arguments import add_results_argument
 from vae.errors import UserError, exit_code
@@ -22,7 +22,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> None:
-    folder = SweepFolder(*((args.results, args.name) if args.name else newest(args.results)))
+    folder = chosen(args.results, args.name)
     fetch(folder, folder.summary.name)
     summary = folder.read_summary()
     if not summary:

@@ -1,15 +1,17 @@
 """What benchmarks share: the README's tables come from their files, published figures are found, timed runs end."""
 
+import numpy as np
 import pytest
 from tiny import CPU, make_corpus, params_of
 
-from benchmarks import tables
+from benchmarks import steering, tables
 from benchmarks.common import Table
 from benchmarks.elbo_table import fitting_epochs
 from benchmarks.published import published
 from benchmarks.timed_training import Pace, train
 from sweep.record import TrialRecord
 from vae.config import Config
+from vae.encoding import PITCHES, DataSpec
 from vae.trainer import TrainingData
 
 
@@ -33,6 +35,18 @@ def test_published_results_are_known_by_the_files_name():
     assert {row.model: row.bound for row in published("jsb_chorales")}["DMM-Aug-NADE"] == 5.34
     assert published("MuseData") == published("muse")
     assert published("my_songs") == ()
+
+
+def test_songs_have_all_of_themselves_and_nothing_is_said_where_all_are_alike():
+    spec = DataSpec("roll", PITCHES, 4, 16, 100.0, 16, 32)
+    songs = [np.zeros((8, PITCHES), np.uint8) for _ in range(4)]
+    for number, song in enumerate(songs[:3]):
+        song[: 2 + number, [40 + number, 60]] = 1
+    alike = steering.compare(songs, songs, spec)  # the last is silent
+    assert alike == {"classes": pytest.approx(1.0), "polyphony": None, "notes": None, "pitch": pytest.approx(1.0)}
+    other = steering.compare(songs[:3], [np.roll(song, 1, axis=1) for song in songs[:3]], spec)
+    assert other["classes"] == pytest.approx(0.0)
+    assert other["pitch"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("better", "over"), [(True, False), (False, True)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import CASES, make_trainer
+from tiny import CASES, make_trainer, sample
 
 from vae import checkpoint
 from vae.bounds import VALIDATION_SEED, evaluate
@@ -63,7 +63,7 @@ def test_every_family_comes_back_as_it_was(kind, family, tmp_path):
     assert found == {name: metrics[names.get(name, name)] for name in found}  # those of the averaged weights
     with trainer._optimizer.averaged():
         trainer.model.eval()
-        pieces = [model.sample(3, 5, 1.0, torch.Generator().manual_seed(0)) for model in (loaded.model, trainer.model)]
+        pieces = [sample(model, 3, 5, 1.0, torch.Generator().manual_seed(0)) for model in (loaded.model, trainer.model)]
     assert torch.equal(*pieces)
 
 
@@ -134,16 +134,26 @@ def test_an_interrupted_replacement_leaves_the_old_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_a_replacement_takes_the_place_of_all_and_clears_what_a_crash_left(tmp_path):
+def test_a_replacement_takes_the_place_of_all_files_and_clears_what_a_crash_left(tmp_path):
     target, left = tmp_path / "deep" / "run", tmp_path / "deep" / ".run.old"
-    for text in ("one", "two"):
+    for name in (checkpoint.TRAINING, checkpoint.MODEL):
         with replacing(target) as scratch:
-            (scratch / text).write_text(text)
-        assert contents(target) == {text: text.encode()}
+            (scratch / name).write_text(name)
+        assert contents(target) == {name: name.encode()}
         assert list(target.parent.iterdir()) == [target]
         left.mkdir()
         (left / "remains").write_text("of a crash")
     assert target.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_replacement_leaves_what_is_no_checkpoints(tmp_path):
+    for text in ("one", "two"):
+        with replacing(tmp_path / "run") as scratch:
+            (scratch / checkpoint.MODEL).write_text(text)
+        (tmp_path / "run" / "samples").mkdir(exist_ok=True)
+        (tmp_path / "run" / "samples" / text).write_text("played")
+    assert (tmp_path / "run" / checkpoint.MODEL).read_text() == "two"
+    assert sorted(contents(tmp_path / "run" / "samples")) == ["one", "two"]
 
 
 @pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.CONFIG, checkpoint.METRICS])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import CPU, HEADED, REAL, SMALL, chi_square, noise_for, randomise
+from tiny import CPU, HEADED, REAL, SMALL, chi_square, noise_for, randomise, sample
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from vae.bounds import evaluate, importance_weighted_bound
@@ -75,7 +75,7 @@ def exact(model, batch):
 @pytest.mark.parametrize(("family", "head"), HEADED)
 def test_the_elbo_is_a_bound_that_importance_weighting_raises(family, head):
     model = make_toy(family, head)
-    windows = model.sample(3, 4, 1.0, torch.Generator().manual_seed(0))
+    windows = sample(model, 3, 4, 1.0, torch.Generator().manual_seed(0))
     batch = replace(place(3), x=windows, previous=torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]))
     batch = replace(batch, begins=torch.tensor([True, False, False]), shift=torch.tensor([0, 1, -2]))
     answer, draws = exact(model, batch), 1000
@@ -106,7 +106,7 @@ def test_the_elbo_is_a_bound_that_importance_weighting_raises(family, head):
 def test_a_thousand_draws_all_but_close_the_gap(family, head):
     model = make_toy(family, head)
     (model.correction if family == "sequential" else model.posterior).bias[1] = 1.0  # wide: weights have no heavy tail
-    windows = model.sample(8, 4, 1.0, torch.Generator().manual_seed(0))
+    windows = sample(model, 8, 4, 1.0, torch.Generator().manual_seed(0))
     songs = Songs(Split(windows.flatten(0, 1).numpy().astype(np.uint8), np.full(8, 4)), CPU)
     answer = exact(model, replace(place(8, begins=True), x=windows)).sum().item() / songs.steps
     gap = answer - evaluate(model, songs, 0)["elbo"]
@@ -163,7 +163,7 @@ def test_draws_follow_the_likelihood(family, head, temperature):
 def test_pieces_follow_the_exact_likelihood(family, head):
     """Counts of all windows whose codes were drawn too."""
     model = make_toy(family, head)
-    draws = model.sample(20_000, 4, 1.0, torch.Generator().manual_seed(3))
+    draws = sample(model, 20_000, 4, 1.0, torch.Generator().manual_seed(3))
     p = exact(model, replace(place(256, begins=True), x=WINDOWS)).exp()
     assert chi_square(counts(draws), p) > 1e-3
 

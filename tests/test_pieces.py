@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import CHORDS, CPU, MUSIC, SMALL, make_model, make_music, make_trainer, randomise
+from tiny import CHORDS, CPU, MUSIC, SMALL, make_model, make_music, make_trainer, noise_for, randomise
 
 from vae.config import Config
 from vae.corpus import Split
 from vae.encoding import DataSpec
 from vae.models.likelihood import moments_of
 from vae.models.registry import FAMILIES, build_model
-from vae.pieces import _between, draw, interpolate, play, read_codes, vary
+from vae.pieces import between, draw, interpolate, read_song, vary
 from vae.windows import Songs
 
 
@@ -91,27 +91,31 @@ def test_temperature_goes_from_certainty_to_coins():
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_the_codes_of_a_song_are_those_of_its_windows(family):
-    model, song = randomise(make_model("binary", family)), song_of(*CHORDS, CHORDS[0])[:20]
-    codes = read_codes(model, song, random_state(3))
-    assert [window.steps for window in codes] == [8, 8, 4]
-    songs, generator = Songs(Split(song, np.array([20])), CPU), random_state(3)
-    for i, window in enumerate(codes):
+def test_a_song_is_read_window_after_window(family):
+    model, song = randomise(make_model("binary", family)).train(), song_of(*CHORDS, CHORDS[0])[:20]
+    read = read_song(model, song)
+    assert model.training
+    assert [window.steps for window in read] == [8, 8, 4]
+    songs = Songs(Split(song, np.array([20])), CPU)
+    for i, window in enumerate(read):
         batch = songs.batch(songs.partition(8)[i : i + 1], model.padded_to(window.steps))
-        noise = torch.randn(model.code_shape(*batch.mask.shape), generator=generator)
-        torch.testing.assert_close(window.z, model.code(batch, noise).z)
-    assert play(model, codes, 1.0, random_state(0)).shape == (20, 6)
+        for found, expected in zip(
+            window.posterior, model.eval().code(batch, noise_for(model, batch)).posterior, strict=True
+        ):
+            torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pieces_after_a_song_are_as_long_and_depend_on_the_seed_and_their_number(family):
-    model, song = randomise(make_model("binary", family)), song_of(*CHORDS)[:17]
+    model, song = randomise(make_model("binary", family, dropout=0.5)), song_of(*CHORDS)[:17]
     for amount in (0.0, 0.5):
         pieces = vary(model, song, amount, 4, 1.0, 0)
         assert (pieces.shape, pieces.dtype) == ((4, 17, 6), np.uint8)
         assert np.array_equal(pieces[:2], vary(model, song, amount, 2, 1.0, 0))
         assert not np.array_equal(pieces, vary(model, song, amount, 4, 1.0, 1))
         assert len(np.unique(pieces, axis=0)) == 4
+        assert np.array_equal(pieces, vary(model.train(), song, amount, 4, 1.0, 0))  # dropout is off
+        model.eval()
 
 
 def test_nothing_is_left_of_a_song_at_the_full_amount():
@@ -147,9 +151,9 @@ def test_an_interpolation_begins_with_the_one_songs_codes_and_ends_with_the_othe
 )
 def test_codes_move_on_an_arc(a, b, middle):
     a, b = torch.tensor([a]), torch.tensor([b])
-    torch.testing.assert_close(_between(a, b, 0.5), torch.tensor([middle]), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(_between(a, b, 0.0), a)
-    torch.testing.assert_close(_between(a, b, 1.0), b)
+    torch.testing.assert_close(between(a, b, 0.5), torch.tensor([middle]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(between(a, b, 0.0), a)
+    torch.testing.assert_close(between(a, b, 1.0), b)
 
 
 @pytest.mark.parametrize("family", ["recurrent", "sequential"])

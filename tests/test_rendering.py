@@ -3,6 +3,7 @@
 import numpy as np
 import pretty_midi
 import pytest
+from scipy.io import wavfile
 
 from sweep.final import heard
 from vae.encoding import LOWEST_PITCH, PITCHES, DataSpec, decode
@@ -39,6 +40,22 @@ def test_a_smaller_run_leaves_no_pieces_of_a_larger_one(tmp_path):
     (tmp_path / "mine.mid").write_bytes(b"kept")
     write(np.ones((2, 16, 176), np.uint8), MUSIC, tmp_path, "tunes")
     assert sorted(contents(tmp_path)) == ["000.mid", "001.mid", "mine.mid", "samples.png"]
+
+
+def test_sound_is_written_if_it_is_asked_for_and_goes_with_its_pieces(tmp_path):
+    samples = np.zeros((2, 16, 176), np.uint8)
+    samples[:, :8, 40] = 1
+    write(samples, MUSIC, tmp_path, "tunes", sound=True)
+    assert sorted(contents(tmp_path)) == ["000.mid", "000.wav", "001.mid", "001.wav", "samples.png"]
+    rate, sound = wavfile.read(tmp_path / "001.wav")
+    assert (rate, sound.dtype) == (AUDIO_RATE, np.int16)
+    heard = synthesise(samples[1], MUSIC)
+    assert np.abs(sound / 32767 - heard).max() < 1e-4
+    assert np.abs(sound).max() > 3000
+    write(samples[:1], MUSIC, tmp_path, "tunes", sound=True)
+    assert sorted(contents(tmp_path)) == ["000.mid", "000.wav", "samples.png"]
+    write(samples, MUSIC, tmp_path, "others")
+    assert sorted(contents(tmp_path)) == ["000.mid", "001.mid", "samples.png"]
 
 
 def test_numbered_files_of_the_users_own_stay(tmp_path):

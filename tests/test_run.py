@@ -59,6 +59,10 @@ def test_the_first_line_says_where_it_runs(finished):
     assert finished[1].splitlines()[0].startswith("sweep chords on this machine: ")
 
 
+def test_it_says_what_it_searches_and_what_it_cannot(finished):
+    assert "families: dense" in finished[1]
+
+
 def test_the_summary_is_complete(finished):
     results, output = finished
     summary = json.loads((results / "latest" / "summary.json").read_text())

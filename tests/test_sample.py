@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pretty_midi
 import pytest
 import torch
 
@@ -107,7 +108,7 @@ def test_the_same_seed_gives_the_same_bytes(trained, tmp_path, kind):
 def tune(tmp_path):
     """A MIDI file of five notes, eleven steps of a quarter of a beat."""
     notes = np.array([[60, 0, 2], [64, 2, 4], [67, 4, 6], [60, 6, 8], [72, 8, 11]])
-    write_midi(notes, tmp_path / "tune.mid", 90.0, 4, "tune")
+    write_midi(notes, tmp_path / "tune.mid", 120.0, 4, "tune")
     return tmp_path / "tune.mid"
 
 
@@ -131,7 +132,8 @@ def test_a_file_of_music_steers_pieces_and_stands_beside_them(
     assert [note[:2] for note in song.notes.tolist()] == [[60, 0], [64, 2], [67, 4], [60, 6], [72, 8]]
     out = capsys.readouterr().out
     assert f"{pieces} pieces of 11 steps" in out
-    assert "first tune.mid" in out
+    assert "000: tune as the model reads it\n" in out
+    assert pretty_midi.PrettyMIDI(str(results / "newer" / folder / "001.mid")).get_tempo_changes()[1][0] == 120
 
 
 def test_a_song_of_the_data_steers_pieces(trained, tmp_path, capsys):
@@ -143,21 +145,47 @@ def test_a_song_of_the_data_steers_pieces(trained, tmp_path, capsys):
     songs = made_corpus("made", BINARY).splits["test"].values.reshape(40, 8, 6)
     assert np.array_equal(array[[0, -1]], songs[[3, 39]])
     assert array.shape == (4, 8, 6)
-    assert "first valid:3, last test:39" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "000: valid:3 as the model reads it\n003: test:39 as the model reads it\n" in out
     assert main([*chosen, "--vary", "test:40"]) == 2
     assert capsys.readouterr().err == "error: test:40: test has the songs 0 to 39.\n"
-    assert main([*chosen, "--vary", "song.mid"]) == 2
-    assert "song.mid: no song" in capsys.readouterr().err
+    assert main([*chosen, "--vary", str(data)]) == 2
+    assert "--data says whose songs test:0 and the like are" in capsys.readouterr().err
+
+
+def test_of_a_book_a_tune_is_taken_by_its_number_and_the_longer_song_is_cut(results, monkeypatch, capsys):
+    monkeypatch.chdir(results)
+    tunes = ("X:1\nT:one\nM:4/4\nL:1/4\nK:C\nC D E F|\n", "X:2\nT:two\nM:4/4\nL:1/4\nK:C\nC D E F|G A B c|\n")
+    Path("book.abc").write_text("\n".join(tunes))
+    assert main(["--results", ".", "--vary", "book.abc"]) == 2
+    assert "book.abc: holds 2 songs; pass one of book.abc:0 to book.abc:1." in capsys.readouterr().err
+    assert main(["--results", ".", "--vary", "book.abc:2"]) == 2
+    assert "book.abc:2: it holds 2 songs, the first is book.abc:0." in capsys.readouterr().err
+    assert main(["--results", ".", "--interpolate", "book.abc:0", "book.abc:1", "-n", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "000: book 1 as the model reads it\n004: book 2 as the model reads it, its first 16 of 32 steps\n" in out
+    assert "3 pieces of 16 steps" in out
+
+
+def test_a_song_is_never_written_over(results, tune, monkeypatch, capsys):
+    monkeypatch.chdir(tune.parent)
+    assert main(["--results", str(results), "--vary", "tune.mid", "--out", ".", "-n", "2"]) == 2
+    assert "tune.mid: lies where the pieces go and may be replaced; pass another --out." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--vary", "absent.mid"], "absent.mid: no song; pass a file of music, or test:0"),
-        (["--reconstruct", "taken"], "taken: no song"),
-        (["--reconstruct", "broken.mid"], "broken.mid (not MIDI"),
+        (["--vary", "absent.mid"], "absent.mid: no such file or folder. Pass a file of music"),
+        (["--vary", ""], ".: no file of music"),
+        (["--vary", "~nobody1/x.mid"], "~nobody1/x.mid: cannot be opened"),
+        (["--vary", "x" * 300 + ".mid"], "cannot be opened: File name too long"),
+        (["--reconstruct", "taken"], "taken: no file of music (.mid"),
+        (["--reconstruct", "broken.mid"], "broken.mid: cannot be read: broken.mid (not MIDI"),
+        (["--data", "nowhere"], "--data says whose songs test:0"),
         (["--reconstruct", "test:0"], "music: the data that the checkpoint was trained on are not here; pass"),
         (["--vary", "test:0", "--amount", "1.5"], "--amount must lie in 0..1, but got 1.5"),
+        (["--sweep", "older", "--wav"], "--wav: the model was trained on arrays"),
         (["--amount", "0.5"], "--amount says how far --vary goes"),
         (["--results", "nowhere"], "no sweep with a best checkpoint"),
         (["--sweep", "absent"], "absent"),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vae.errors import UserError
-from vae.store import Store, copy_of, fetched
+from vae.store import Store, copy_of, fetched, point_elsewhere, pointed_elsewhere
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -44,6 +44,15 @@ def test_a_place_can_be_had_as_a_folder_of_this_machine(store):
     with fetched(store.at("a")) as folder:
         assert json.loads((folder / "deep" / "y").read_text()) == {"n": 2}
         assert (folder / "x").read_bytes() == b"1"
+
+
+def test_a_sweep_that_is_not_here_is_where_a_cluster_keeps_the_newest(tmp_path):
+    assert pointed_elsewhere(tmp_path) is None
+    point_elsewhere(tmp_path, "s3://music/kept", "new")
+    (tmp_path / "old").mkdir()
+    assert pointed_elsewhere(tmp_path) == ("s3://music/kept", "new")
+    assert pointed_elsewhere(tmp_path, "other") == ("s3://music/kept", "other")
+    assert pointed_elsewhere(tmp_path, "old") is None
 
 
 def test_copies_of_two_places_are_two_folders():

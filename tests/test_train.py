@@ -1,5 +1,6 @@
 """vae.trainer, vae.train: an epoch's length, learning, what the average is for, divergence, the command."""
 
+import dataclasses
 import math
 import shutil
 from dataclasses import replace
@@ -306,6 +307,14 @@ def test_command_takes_the_family_and_settings(data, capsys):
     assert "training recurrent on this machine" in capsys.readouterr().out
     config = checkpoint.load(data.parent / "run").config
     assert (config.family, config.rnn_width, config.window) == ("recurrent", 5, 4)
+
+
+def test_command_names_all_hyperparameters(data, capsys):
+    assert main(arguments(data, "--set", "help")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("=")[0] for line in lines[:-1]] == [field.name for field in dataclasses.fields(Config)]
+    assert "latent_dim=100  (1..4096)  dimensions of the code" in lines
+    assert not (data.parent / "run").exists()
 
 
 @pytest.mark.parametrize(

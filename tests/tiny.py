@@ -127,6 +127,12 @@ def noise_for(model: Vae, batch: Batch, seed: int = 0) -> torch.Tensor:
     return torch.randn(model.code_shape(*batch.mask.shape), generator=torch.Generator().manual_seed(seed))
 
 
+def sample(model: Vae, n: int, steps: int, temperature: float, generator: torch.Generator) -> torch.Tensor:
+    """Windows at the start of songs, [n, T, D]: codes from the prior, then what the decoder draws."""
+    z = torch.randn(model.code_shape(n, steps), generator=generator)
+    return model.decode(z, steps, temperature, generator)
+
+
 def chi_square(counts: torch.Tensor, p: torch.Tensor) -> float:
     """The p-value of counts under probabilities; cells that expect less than 5 are one."""
     observed, expected = counts.double().numpy(), p.double().numpy() * int(counts.sum())

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from vae.checkpoint import METRICS, Checkpoint
-from vae.corpus import Corpus, load_corpus
+from vae.corpus import Corpus, is_to_be_encoded, load_corpus
 from vae.errors import UserError
 from vae.store import DATA, LATEST, Store, copy_of, is_remote, pointed_elsewhere
 
@@ -106,13 +106,14 @@ def chosen_corpus(loaded: Checkpoint, args: argparse.Namespace, directory: Path)
         UserError: they are not there, no longer the same, or of another encoding.
     """
     spec, data = loaded.spec, args.data or _own_data(loaded, args, directory)
-    corpus = load_corpus(data, spec.encoding if spec.is_music else None, spec.steps_per_beat, spec.steps_per_bar)
+    encoding = spec.encoding if spec.is_music and is_to_be_encoded(data) else None
+    corpus = load_corpus(data, encoding, spec.steps_per_beat, spec.steps_per_bar)
     if args.data is None and corpus.fingerprint != loaded.record["fingerprint"]:
         raise UserError(f"{data}: no longer what the checkpoint was trained on; pass --data {data} to take it anyway.")
     if (corpus.spec.encoding, corpus.spec.features) != (spec.encoding, spec.features):
         raise UserError(
-            f"{data}: the checkpoint scores {spec.encoding} of {spec.features} features, "
-            f"but this is {corpus.spec.encoding} of {corpus.spec.features}."
+            f"{data}: the model takes {spec.encoding} of {spec.features} features, but this is "
+            f"{corpus.spec.encoding} of {corpus.spec.features}; pass data like those that it was trained on."
         )
     return corpus
 
@@ -141,7 +142,7 @@ def _object_store(args: argparse.Namespace) -> str | None:
     """Where the sweeps are, if it is no folder of this machine: as asked for, or a cluster's."""
     if is_remote(args.results):
         return str(args.results)
-    elsewhere = pointed_elsewhere(Path(args.results)) if args.sweep is None else None
+    elsewhere = pointed_elsewhere(Path(args.results), args.sweep)
     return None if elsewhere is None else elsewhere[0]
 
 

@@ -8,7 +8,6 @@ Shape letters: B batch, N windows of the split, R codes of the split (a window o
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 from vae.config import steps_as_wide
 from vae.corpus import Split
 from vae.encoding import DataSpec
-from vae.models.base import Vae
+from vae.models.base import Vae, in_use
 from vae.models.likelihood import Moments
 from vae.windows import Batch, Plan, Songs, in_batches
 
@@ -87,18 +86,6 @@ def _batches(model: Vae, songs: Songs, plan: Plan) -> Iterator[tuple[Tensor, Bat
         yield windows, songs.batch(part, model.padded_to(part.longest))
 
 
-@contextmanager
-def _as_in_use(model: Vae) -> Iterator[None]:
-    """Without dropout and gradients; as it was afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
-
-
 def evaluate(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
     """The bound of one split and what the code does.
 
@@ -106,7 +93,7 @@ def evaluate(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
         `elbo`, `log_likelihood`, `kl`, `code_gain` in nats per time step; `elbo_per_song`, the mean over songs of
         (song's ELBO / its steps); `active_units`, a count of latent dimensions.
     """
-    with _as_in_use(model):
+    with in_use(model):
         return _evaluate(model, songs, seed)
 
 
@@ -147,7 +134,7 @@ def importance_weighted_bound(model: Vae, songs: Songs, seed: int, samples: int)
 
     Memory does not grow with K.
     """
-    with _as_in_use(model):
+    with in_use(model):
         plan = songs.partition(model.config.window)
         codes = _Codes(plan, model.code_unit)
         generators = _generators(seed, codes.units)
@@ -169,7 +156,7 @@ def reconstruction(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
     """
     right = torch.zeros(2, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    with _as_in_use(model):
+    with in_use(model):
         for _, batch in _batches(model, songs, songs.partition(model.config.window)):
             z = model.code(batch, torch.zeros(model.code_shape(*batch.mask.shape), device=model.device())).z
             h = model.states(batch, z).flatten(0, 1)

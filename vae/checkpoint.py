@@ -37,6 +37,7 @@ from vae.models.registry import build_model
 MODEL, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
 TRAINING, COUNTERS = "training.safetensors", "training.json"
 FINAL_FILES = (MODEL, CONFIG, METRICS)
+_FILES = (*FINAL_FILES, TRAINING, COUNTERS)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,10 @@ def write_files(directory: Path, tensors: dict[str, dict[str, Tensor]], records:
 
 @contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
-    """A scratch folder that takes the place of `directory` at the end; an error leaves what was there."""
+    """A scratch folder that takes the place of `directory` at the end; an error leaves what was there.
+
+    What else was put there, such as samples, stays.
+    """
     directory = directory.resolve()
     directory.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
@@ -99,6 +103,9 @@ def _replace(scratch: Path, directory: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)  # left by a crash
         directory.rename(old)
     scratch.rename(directory)
+    for path in old.iterdir() if old.exists() else ():
+        if path.name not in _FILES:
+            path.rename(directory / path.name)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -161,6 +161,16 @@ class Config:
             )
 
     @classmethod
+    def words(cls) -> list[str]:
+        """Every hyperparameter in a line: its name, default and range, what it is."""
+        lines = []
+        for field in dataclasses.fields(cls):
+            known = field.metadata
+            span = " | ".join(known["names"]) if "names" in known else f"{known['low']:g}..{known['high']:g}"
+            lines.append(f"{field.name}={field.default}  ({span})  {known['unit']}")
+        return lines
+
+    @classmethod
     def parse(cls, spec: DataSpec, family: str, settings: list[str], horizon: int = 0) -> Self:
         """Builds a config from `NAME=VALUE` texts, as `--set` takes them.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,10 @@ class Split:
 
     values: npt.NDArray[np.uint8] | npt.NDArray[np.float32]  # [steps, D]; uint8 of 0 and 1, or float32 if real
     lengths: npt.NDArray[np.int64]  # [songs], steps of each; they sum to len(values)
+
+    def songs(self) -> list[npt.NDArray[Any]]:
+        """Each song by itself, [T, D]."""
+        return list(np.split(self.values, np.cumsum(self.lengths)[:-1]))
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,15 @@ def load_corpus(
     return corpus
 
 
+def is_to_be_encoded(data: str) -> bool:
+    """Whether data are notes, which can be encoded in more ways than one, and no arrays."""
+    return Path(data).suffix.lower() not in (".json", ".npy", ".npz")
+
+
 def _load(data: str, encoding: str | None, steps_per_beat: int | None) -> Corpus:
     if data == "bach":
         return _bach(_music_encoding(data, encoding), steps_per_beat or 4)
-    path = _place(data)
+    path = existing(data, "Pass bach, a folder of music, or a .json, .npy or .npz file.")
     if path.is_dir() or path.suffix.lower() in MUSIC_SUFFIXES:
         return _folder(path, _music_encoding(data, encoding), steps_per_beat or 4)
     corpus = _file(path, steps_per_beat)
@@ -86,8 +96,12 @@ def _load(data: str, encoding: str | None, steps_per_beat: int | None) -> Corpus
     return corpus
 
 
-def _place(data: str) -> Path:
-    way_out = "Pass bach, a folder of music, or a .json, .npy or .npz file."
+def existing(data: str, way_out: str) -> Path:
+    """The file or folder of a name.
+
+    Raises:
+        UserError: there is none; with the way out.
+    """
     try:
         path = Path(data).expanduser()
         there = path.exists()

@@ -159,7 +159,7 @@ def compare(samples: Array, corpus: Corpus) -> dict[str, Any]:
     gives only as many as there are samples, since overlaps and KL depend on the number.
 
     Args:
-        samples: [N, T, D], as `vae.sample.draw` gives them.
+        samples: [N, T, D], as `vae.pieces.draw` gives them.
         corpus: the data that the model was trained on; music.
 
     Returns:

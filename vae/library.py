@@ -119,11 +119,20 @@ def _results(paths: list[Path], read: Callable[[Path], _Read]) -> Iterator[_Read
     yield from map(read, paths[done:])
 
 
+def read_file(path: Path, steps_per_beat: int, voices: bool = False) -> list[Song | str]:
+    """The songs of a file of music; in place of one that can't be read, which it is and why.
+
+    Raises:
+        UnreadableFileError: it has none.
+    """
+    if path.suffix.lower() in MIDI_SUFFIXES:
+        return read_midi(path, steps_per_beat)
+    return read_score(path, steps_per_beat, voices)
+
+
 def _read_file(path: Path, steps_per_beat: int, voices: bool) -> _Read:
     try:
-        if path.suffix.lower() in MIDI_SUFFIXES:
-            return read_midi(path, steps_per_beat)
-        return read_score(path, steps_per_beat, voices)
+        return read_file(path, steps_per_beat, voices)
     except UnreadableFileError as error:
         return error.reason
 

@@ -3,6 +3,8 @@
 import io
 import math
 import re
+import wave
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +20,28 @@ AUDIO_RATE = 22_050
 """Samples of sound a second."""
 
 
-def write(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, name: str) -> list[str]:
+def write(
+    samples: npt.NDArray[Any],
+    spec: DataSpec,
+    directory: Path,
+    name: str,
+    labels: Mapping[int, str] | None = None,
+    sound: bool = False,
+) -> list[str]:
     """Writes samples into a folder: music as `000.mid` ..., else `samples.npy`; and a picture.
 
-    MIDI files with higher numbers that an earlier call left there are removed.
+    Numbered files that an earlier call left there, and that this one does not write, are removed.
 
     Args:
         samples: [n, T, D], as `draw` gives them.
         spec: the data.
         directory: where.
         name: titles the pieces, such as the name of the sweep.
+        labels: names of samples that are no pieces of the model's, by their number.
+        sound: also as `000.wav` ...; for music.
 
     Returns:
-        The names of the files, the picture last.
+        The names of the files, the picture last; those of sound left out.
 
     Raises:
         UserError: the folder can't be written.
@@ -40,24 +51,27 @@ def write(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, name: str)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         ours = (directory / SHEET).exists()  # else numbered files there are the user's own
-        names = [*(_write_midi if spec.is_music else _write_array)(samples, spec, directory, name), SHEET]
-        piano_roll_sheet(samples, spec, directory / SHEET, name)
+        titles = [(labels or {}).get(number, f"{name} {number:03d}") for number in range(len(samples))]
+        names = [*(_write_midi if spec.is_music else _write_array)(samples, spec, directory, titles), SHEET]
+        piano_roll_sheet(samples, spec, directory / SHEET, name, labels)
         if ours:
-            _discard_earlier(directory, names)
+            _discard_earlier(directory, names, sound)
+        if sound:
+            for piece, file in zip(samples, names, strict=False):
+                _write_wav(synthesise(piece, spec), (directory / file).with_suffix(".wav"))
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); pass another --out.") from None
     return names
 
 
-def _write_midi(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, name: str) -> list[str]:
+def _write_midi(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, titles: list[str]) -> list[str]:
     from vae.midi import write_midi
 
     names = []
-    for number, sample in enumerate(samples):
-        notes, title = decode(sample, spec.encoding), f"{name} {number:03d}"
+    for number, (sample, title) in enumerate(zip(samples, titles, strict=True)):
         names.append(f"{number:03d}.mid")
         write_midi(
-            notes,
+            decode(sample, spec.encoding),
             directory / names[-1],
             spec.tempo,
             spec.steps_per_beat,
@@ -67,8 +81,8 @@ def _write_midi(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, name
     return names
 
 
-def _write_array(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, name: str) -> list[str]:
-    del spec, name
+def _write_array(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, titles: list[str]) -> list[str]:
+    del spec, titles
     buffer = io.BytesIO()
     np.save(buffer, as_array(samples))
     write_atomically(directory / ARRAY, buffer.getvalue())
@@ -80,11 +94,24 @@ def as_array(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return samples[:, 0] if samples.shape[1] == 1 else samples
 
 
-def _discard_earlier(directory: Path, names: list[str]) -> None:
-    """Removes the numbered MIDI files of an earlier, larger run."""
-    for path in directory.glob("*.mid"):
-        if re.fullmatch(r"\d{3,}", path.stem) and path.name not in names:
+def _discard_earlier(directory: Path, names: list[str], sound: bool) -> None:
+    """Removes the numbered files of an earlier, larger run, and all that sound of other pieces."""
+    for path in directory.iterdir():
+        ours = re.fullmatch(r"\d{3,}\.(mid|wav)", path.name)
+        written = path.with_suffix(".mid").name in names and (sound or path.suffix == ".mid")
+        if ours and not written:
             path.unlink()
+
+
+def _write_wav(sound: npt.NDArray[np.float32], path: Path) -> None:
+    """Mono sound, -1 to 1, as 16-bit WAV."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(AUDIO_RATE)
+        file.writeframes((sound * 32767.0).astype("<i2").tobytes())
+    write_atomically(path, buffer.getvalue())
 
 
 def synthesise(sample: npt.NDArray[Any], spec: DataSpec, rate: int = AUDIO_RATE) -> npt.NDArray[np.float32]:

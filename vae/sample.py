@@ -7,6 +7,7 @@ Commands: `python -m vae.sample --best -n 16` writes MIDI files and one picture 
 import argparse
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from vae.errors import UserError, exit_code
 from vae.pieces import draw, interpolate, vary
 from vae.rendering import SHEET, as_array, write
 from vae.sheet import PANELS
-from vae.song import NAMES, read_song
+from vae.song import NAMES, Given, is_of_data, read_songs
 from vae.statistics import measure
 from vae.store import is_remote
 
@@ -30,17 +31,22 @@ _AMOUNT = 0.5
 
 
 class _Pieces(NamedTuple):
-    """What to write, in order."""
+    """What to write."""
 
     folder: str  # its name, beside the checkpoint's
-    songs: list[Array]  # that steer, [T, D] each
+    songs: list[Given]  # that steer
     drawn: Array  # [n, T, D]
 
     def in_order(self) -> Array:
         """The song that pieces begin with, the pieces, and the song that they lead to; of equal length."""
         steps = self.drawn.shape[1]
-        before, after = self.songs[:1], self.songs[1:]
-        return np.stack([*(song[:steps] for song in before), *self.drawn, *(song[:steps] for song in after)])
+        before, after = ([song.roll[:steps] for song in songs] for songs in (self.songs[:1], self.songs[1:]))
+        return np.stack([*before, *self.drawn, *after])
+
+    def labels(self) -> dict[int, str]:
+        """The names of the songs, by their place in that order."""
+        places = (0, len(self.drawn) + 1)
+        return {place: song.name for place, song in zip(places, self.songs, strict=False)}
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -49,7 +55,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         description="Writes new music from a checkpoint: MIDI files and a picture of them.",
     )
     add_checkpoint_arguments(parser)
-    group = parser.add_argument_group("steering", f"A SONG is {NAMES}. It stands first among the files written.")
+    group = parser.add_argument_group(
+        "steering",
+        f"A SONG is {NAMES}. It is written too, as the model reads it: before the pieces, or of --interpolate the "
+        "second after them, both as long as the shorter.",
+    )
     steer = group.add_mutually_exclusive_group()
     steer.add_argument("--reconstruct", metavar="SONG", help="pieces with the codes of a song")
     steer.add_argument("--vary", metavar="SONG", help="pieces with the codes of a song, moved at random")
@@ -58,14 +68,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     group.add_argument(
         "--amount", type=float, metavar="A", help=f"of --vary: 0 moves nothing, 1 forgets the song (default: {_AMOUNT})"
     )
-    parser.add_argument("-n", type=int, metavar="N", help="how many pieces (default: 16, with those that steer)")
+    parser.add_argument("-n", type=int, metavar="N", help="pieces beside the songs (default: 16 in all)")
     parser.add_argument(
         "--temperature",
         type=float,
         default=1.0,
         metavar="T",
-        help="under 1 is safer, over 1 is wilder (default: 1.0)",
+        help="under 1 is safer, over 1 is wilder; of keys, not of real numbers (default: 1.0)",
     )
+    parser.add_argument("--wav", action="store_true", help="write sound too, 000.wav and on")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same pieces (default: 0)")
     parser.add_argument(
         "--out",
@@ -88,6 +99,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--temperature must be a number above 0, but got {args.temperature}.")
     if args.seed < 0:
         raise UserError(f"--seed must be at least 0, but got {args.seed}.")
+    if args.data is not None and not any(map(is_of_data, _steering(args))):
+        raise UserError("--data says whose songs test:0 and the like are, but none of them is asked for; leave it out.")
     if args.amount is not None and args.vary is None:
         raise UserError("--amount says how far --vary goes; pass --vary SONG, or leave it out.")
     if args.amount is not None and not 0.0 <= args.amount <= 1.0:
@@ -103,39 +116,68 @@ def _run(args: argparse.Namespace) -> None:
         home = Path("results" if is_remote(args.results) else args.results) / name
     else:
         name, home = directory.resolve().name, directory
+    if args.wav and not loaded.spec.is_music:
+        raise UserError("--wav: the model was trained on arrays, which make no sound; leave it out.")
+    out = args.out or home / _folder(args)
+    _spare(_steering(args), out)
     pieces = _made(args, loaded, directory)
-    out = args.out or home / pieces.folder
-    names = write(pieces.in_order(), loaded.spec, out, name)
+    spec = replace(loaded.spec, tempo=pieces.songs[0].tempo) if pieces.songs else loaded.spec
+    names = write(pieces.in_order(), spec, out, name, pieces.labels(), args.wav)
     lines = [
         _origin(name, loaded),
+        *_songs_told(pieces, loaded),
         _content(pieces.drawn, loaded.spec),
-        f"{out}: {names[0]}{f' to {names[-2]}' if len(names) > 2 else ''}, {SHEET}{_places(args)}",
+        f"{out}: {names[0]}{f' to {names[-2]}' if len(names) > 2 else ''}, {SHEET}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 
 
+def _steering(args: argparse.Namespace) -> list[str]:
+    """The names of the songs that steer."""
+    return args.interpolate or [name for name in (args.reconstruct, args.vary) if name is not None]
+
+
+def _folder(args: argparse.Namespace) -> str:
+    """Where the pieces go, in the folder of the sweep or the checkpoint."""
+    asked = {"interpolation": args.interpolate, "variations": args.vary, "reconstruction": args.reconstruct}
+    return next((folder for folder, songs in asked.items() if songs is not None), "samples")
+
+
+def _spare(names: list[str], out: Path) -> None:
+    """Refuses to write over a song that steers.
+
+    Raises:
+        UserError: one lies where the pieces are to go.
+    """
+    for name in names:
+        if not is_of_data(name) and Path(name).parent.resolve() == out.resolve():
+            raise UserError(f"{name}: lies where the pieces go and may be replaced; pass another --out.")
+
+
 def _made(args: argparse.Namespace, loaded: checkpoint.Checkpoint, directory: Path) -> _Pieces:
     """The pieces that the arguments ask for."""
-    model, asked = loaded.model, args.interpolate or [name for name in (args.reconstruct, args.vary) if name]
-    songs = [read_song(name, loaded, args, directory) for name in asked]
-    n = args.n or PANELS - len(songs)
-    if args.interpolate:
-        first, last = songs
-        return _Pieces("interpolation", songs, interpolate(model, first, last, n, args.temperature, args.seed))
-    if args.vary:
+    model, songs = loaded.model, read_songs(_steering(args), loaded, args, directory)
+    rolls, n = [song.roll for song in songs], args.n or PANELS - len(songs)
+    how = (n, args.temperature, args.seed)
+    if args.interpolate is not None:
+        drawn = interpolate(model, rolls[0], rolls[1], *how)
+    elif songs:
         amount = _AMOUNT if args.amount is None else args.amount
-        return _Pieces("variations", songs, vary(model, songs[0], amount, n, args.temperature, args.seed))
-    if args.reconstruct:
-        return _Pieces("reconstruction", songs, vary(model, songs[0], 0.0, n, args.temperature, args.seed))
-    return _Pieces("samples", [], draw(model, n, args.temperature, args.seed))
+        drawn = vary(model, rolls[0], 0.0 if args.vary is None else amount, *how)
+    else:
+        drawn = draw(model, *how)
+    return _Pieces(_folder(args), songs, drawn)
 
 
-def _places(args: argparse.Namespace) -> str:
-    """Where the songs stand that steer, to be said after the files."""
-    if args.interpolate:
-        return f"; first {args.interpolate[0]}, last {args.interpolate[1]}, as the model reads them"
-    name = args.reconstruct or args.vary
-    return f"; first {name}, as the model reads it" if name else ""
+def _songs_told(pieces: _Pieces, loaded: checkpoint.Checkpoint) -> list[str]:
+    """A line on each song that steers: where it stands, and what of it does not fit."""
+    steps, lines = pieces.drawn.shape[1], []
+    for place, song in zip(pieces.labels(), pieces.songs, strict=True):
+        cut = f", its first {steps} of {len(song.roll)} steps" if steps < len(song.roll) else ""
+        other = song.steps_per_bar is not None and song.steps_per_bar != loaded.spec.steps_per_bar
+        metre = ", in a metre that the model was not trained on" if other and loaded.spec.steps_per_bar else ""
+        lines.append(f"{place:03d}: {song.name} as the model reads it{cut}{metre}")
+    return lines
 
 
 def _origin(name: str, loaded: checkpoint.Checkpoint) -> str:

@@ -1,7 +1,9 @@
 """Sheets of samples as pictures: piano rolls of music, heat maps of other arrays; the same samples, the same bytes."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 PANELS = 16
-"""Piano rolls on a sheet, at most; the first ones of the samples."""
+"""Piano rolls on a sheet, at most: the first ones of the samples, or if some have labels some from first to last."""
 ROWS = 100
 """Rows of a heat map, at most."""
 
@@ -29,9 +31,11 @@ _BLACK_KEY, _BEAT = "#f4f5f7", "#e2e5ea"
 _BLACK_KEYS = (1, 3, 6, 8, 10)  # pitch classes
 
 
-def piano_roll_sheet(samples: Array, spec: DataSpec, path: Path, title: str = "") -> None:
-    """Writes one PNG of samples, [N, T, D]; panels are numbered as the MIDI files are."""
-    write_atomically(path, canvas.png(_draw(samples, spec, title)))
+def piano_roll_sheet(
+    samples: Array, spec: DataSpec, path: Path, title: str = "", labels: Mapping[int, str] | None = None
+) -> None:
+    """Writes one PNG of samples, [N, T, D]; panels are numbered as the MIDI files are, and some have labels too."""
+    write_atomically(path, canvas.png(_draw(samples, spec, title, labels or {})))
 
 
 def as_image(samples: Array, spec: DataSpec, title: str = "") -> npt.NDArray[np.uint8]:
@@ -39,13 +43,16 @@ def as_image(samples: Array, spec: DataSpec, title: str = "") -> npt.NDArray[np.
     return canvas.pixels(_draw(samples, spec, title))
 
 
-def _draw(samples: Array, spec: DataSpec, title: str) -> "Figure":
+def _draw(samples: Array, spec: DataSpec, title: str, labels: Mapping[int, str] = MappingProxyType({})) -> "Figure":
     if not spec.is_music and samples.shape[1] == 1:
         return _heat_map(samples[:ROWS, 0], spec, title)
-    return _panels(samples[:PANELS], spec, title)
+    shown = min(PANELS, len(samples))
+    numbers = np.linspace(0, len(samples) - 1, shown).round().astype(int) if labels else np.arange(shown)
+    names = [f"{number:03d}  {labels.get(number, '')}".rstrip() for number in numbers.tolist()]
+    return _panels(samples[numbers], spec, title, names)
 
 
-def _panels(samples: Array, spec: DataSpec, title: str) -> "Figure":
+def _panels(samples: Array, spec: DataSpec, title: str, names: list[str]) -> "Figure":
     """Small multiples, one sample each, on common axes."""
     from matplotlib.figure import Figure
 
@@ -62,7 +69,7 @@ def _panels(samples: Array, spec: DataSpec, title: str) -> "Figure":
     else:
         _images(axes, samples, spec)
     for number, panel in enumerate(axes):
-        panel.set_title(f"{number:03d}", loc="left", fontsize=9, fontweight="bold", color=TEXT, pad=3)
+        panel.set_title(names[number], loc="left", fontsize=9, fontweight="bold", color=TEXT, pad=3)
         _label_edges(panel, leftmost=number % columns == 0, lowest=number + columns >= len(samples))
     _finish(figure, axes, title)
     return figure

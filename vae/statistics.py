@@ -70,7 +70,7 @@ def pitch_class_entropy(onsets: Bools) -> Floats:
     H = -sum_c p_c log2 p_c, p_c the share of onsets in pitch class c (Wu & Yang 2020, the Jazz Transformer;
     there a bar at a time). 0 for one class, log2 12 = 3.58 for all alike. NaN for silence.
     """
-    counts = _chroma(onsets.sum(axis=1, dtype=np.float64))
+    counts = chroma(onsets.sum(axis=1, dtype=np.float64))
     shares = ratio(counts, counts.sum(axis=-1, keepdims=True))
     logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
     return np.asarray(-(shares * logs).sum(axis=-1), np.float64)
@@ -90,9 +90,9 @@ def self_similarity(sounding: Bools, steps_per_beat: int) -> Floats:
     if beats < 4:
         return best
     whole = sounding[:, : beats * steps_per_beat].reshape(len(sounding), beats, steps_per_beat, PITCHES)
-    chroma = _chroma(whole.sum(axis=2, dtype=np.float64))  # [N, B, 12]
-    norm = np.linalg.norm(chroma, axis=-1, keepdims=True)
-    unit, heard = np.divide(chroma, norm, out=np.zeros_like(chroma), where=norm > 0), norm[..., 0] > 0
+    classes = chroma(whole.sum(axis=2, dtype=np.float64))  # [N, B, 12]
+    norm = np.linalg.norm(classes, axis=-1, keepdims=True)
+    unit, heard = np.divide(classes, norm, out=np.zeros_like(classes), where=norm > 0), norm[..., 0] > 0
     for lag in range(2, beats // 2 + 1):
         cosine = (unit[:, :-lag] * unit[:, lag:]).sum(axis=-1)
         pairs = (heard[:, :-lag] | heard[:, lag:]).sum(axis=1)
@@ -153,8 +153,7 @@ class Library:
 
 
 def _song_ngrams(train: Split, spec: DataSpec) -> list[npt.NDArray[np.int64]]:
-    songs = np.split(train.values, np.cumsum(train.lengths)[:-1])
-    return [melody_ngrams(sounding_and_onsets(song[None], spec)[1])[0] for song in songs]
+    return [melody_ngrams(sounding_and_onsets(song[None], spec)[1])[0] for song in train.songs()]
 
 
 def measure(excerpts: Array, spec: DataSpec) -> dict[str, Floats]:
@@ -195,7 +194,7 @@ def summarise(samples: Array, corpus: Corpus) -> dict[str, Any]:
     """Statistics of samples beside those of the data, JSON-ready.
 
     Args:
-        samples: [N, T, D], as `vae.sample.draw` gives them.
+        samples: [N, T, D], as `vae.pieces.draw` gives them.
         corpus: the data that the model was trained on.
 
     Returns:
@@ -276,7 +275,7 @@ def _rows(units: Array) -> Floats:
     return units.reshape(-1, units.shape[-1])[:_MOST_EXCERPTS].astype(np.float64)
 
 
-def _chroma(keys: Floats) -> Floats:
+def chroma(keys: Floats) -> Floats:
     """[..., P] to [..., 12]: sums over octaves."""
     classes = np.eye(12)[(LOWEST_PITCH + np.arange(PITCHES)) % 12]
     return np.asarray(keys @ classes, np.float64)

@@ -44,12 +44,20 @@ def point_elsewhere(results: Path, place: str, name: str) -> None:
     write_atomically(results / LATEST, f"{place}/{name}".encode())
 
 
-def pointed_elsewhere(results: Path) -> tuple[str, str] | None:
-    """What `point_elsewhere` named, the place and the sweep; None if the newest is in the folder."""
-    if not (results / LATEST).is_file():
+def pointed_elsewhere(results: Path, name: str | None = None) -> tuple[str, str] | None:
+    """Where a sweep is that is not in the folder: where `point_elsewhere` said that the newest is, and its name.
+
+    Args:
+        results: the folder.
+        name: of the sweep; None: the newest.
+
+    Returns:
+        None if it is in the folder, or no other place is known.
+    """
+    if not (results / LATEST).is_file() or (name is not None and (results / name).exists()):
         return None
-    place, _, name = (results / LATEST).read_text().rpartition("/")
-    return place, name
+    place, _, newest = (results / LATEST).read_text().rpartition("/")
+    return place, name or newest
 
 
 class StoreError(UserError):

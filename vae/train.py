@@ -25,7 +25,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         default=[],
         dest="settings",
         metavar="NAME=VALUE",
-        help="a hyperparameter (vae/config.py names all); repeatable",
+        help="a hyperparameter; repeatable; `--set help` names all",
     )
     parser.add_argument("--max-epochs", type=int, default=MAX_EPOCHS, metavar="N", help=f"default: {MAX_EPOCHS}")
     parser.add_argument(
@@ -41,6 +41,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if "help" in args.settings:
+        sys.stdout.write("".join(f"{line}\n" for line in Config.words()))
+        sys.stdout.write("Some defaults are others for a family and for the data.\n")
+        return
     require_positive(args, "max_epochs", "epoch_steps", "steps_per_beat", "steps_per_bar")
     require_seed(args)
     _require_replaceable(args.out)

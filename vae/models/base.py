@@ -4,6 +4,8 @@ Shape letters: B batch, T time steps of a window, D features, Z latent dimension
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -113,13 +115,6 @@ class Vae(nn.Module, ABC):
             after: windows in whose place to write, given the step before each; None: at the start of a song.
         """
 
-    def sample(
-        self, n: int, steps: int, temperature: float, generator: torch.Generator, after: Batch | None = None
-    ) -> Tensor:
-        """Draws n windows, [n, T, D]: codes from the prior, then as `decode` does."""
-        z = torch.randn(self.code_shape(n, steps), generator=generator)
-        return self.decode(z.to(self.device()), steps, temperature, generator, after)
-
     def score(self, h: Tensor, batch: Batch) -> Tensor:
         """Log p(x|h) of each window by the output head, padding left out: [B, T, H] to [B], in nats."""
         real = batch.mask.flatten().nonzero().squeeze(1)
@@ -131,6 +126,18 @@ class Vae(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+
+@contextmanager
+def in_use(model: Vae) -> Iterator[None]:
+    """Without dropout and gradients; as it was afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
 class WindowVae(Vae):

@@ -112,15 +112,16 @@ class AutoregressiveHead(nn.Module):
         """Draws x ~ p(x|h), [..., H] to [..., D]; drawn on the CPU so that devices agree.
 
         From the lowest key upwards, a whole gap at a time: all keys above the last one that is on are drawn at once,
-        and the lowest hit counts.
+        and the lowest hit counts. It says nothing of the uniform numbers of the keys above it, which serve again.
         """
         read = self.read(h.flatten(0, -2))
         x: Tensor = read.new_zeros(len(read), self.output.out_features)
         key = torch.arange(x.shape[1], device=x.device)
         last = key.new_full((len(x), 1), -1)
+        uniform = torch.rand(x.shape, generator=generator).to(x.device)
         while True:
             logits = self._logits(read, x)
-            hit = self.likelihood.sample(logits, temperature, generator).bool() & (key > last)
+            hit = self.likelihood.on(logits, temperature, uniform) & (key > last)
             found, lowest = hit.any(1, keepdim=True), hit.int().argmax(1, keepdim=True)
             if not found.any():
                 return x.view(*h.shape[:-1], -1)

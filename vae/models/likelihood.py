@@ -69,7 +69,11 @@ class Bernoulli(nn.Module):
     def sample(self, logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         """0 or 1, of the shape of `logits`; drawn on the CPU so that devices agree."""
         uniform = torch.rand(logits.shape, generator=generator).to(logits.device)
-        return (uniform < torch.sigmoid(logits.float() / temperature)).float()
+        return self.on(logits, temperature, uniform).float()
+
+    def on(self, logits: Tensor, temperature: float, uniform: Tensor) -> Tensor:
+        """Which features uniform numbers of [0, 1) turn on; all of one shape."""
+        return uniform < torch.sigmoid(logits.float() / temperature)
 
 
 class Gaussian(nn.Module):
