@@ -68,8 +68,8 @@ def test_command_tells_mistakes_in_one_line(trained, capsys, tmp_path, monkeypat
         tuple(
             run
         ): "error: made: the data that the checkpoint was trained on are not here; pass their place as --data.",
-        (*run, "--data", "real.npz"): "error: real.npz: the checkpoint scores binary of 6 features, "
-        "but this is real of 5.",
+        (*run, "--data", "real.npz"): "error: real.npz: the model takes binary of 6 features, but this is real of 5; "
+        "pass data like those that it was trained on.",
         ("--best",): "error: results: no sweep with a best checkpoint; run `python -m sweep.run` first, "
         "or pass --results.",
     }
