@@ -8,6 +8,7 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,25 @@ def rewritten(text: str, results: Path) -> str:
 
 
 def _body(record: dict[str, Any]) -> str:
+    rows = record.get("rows", [])
+    by_row = bool(rows) and all("revision" in row for row in rows)
+    measured = _origin_of_rows(rows) if by_row else _origin(record)
+    return f"\n{Table(**record['table']).markdown()}\n\n{measured}\n"
+
+
+def _origin(record: dict[str, Any]) -> str:
     machine = record["machine"]
     parts = [machine["processor"], f"{machine['cores']} cores", *machine["gpus"]]
     parts.append(f"torch {record['versions']['torch']}, Ray {record['versions']['ray']}")
-    measured = f"`{record['command']}` at {record['revision']} on {record['date']}: {', '.join(parts)}."
-    return f"\n{Table(**record['table']).markdown()}\n\n{measured}\n"
+    return f"`{record['command']}` at {record['revision']} on {record['date']}: {', '.join(parts)}."
+
+
+def _origin_of_rows(rows: list[dict[str, Any]]) -> str:
+    """Where a table comes from whose rows were recorded one by one."""
+    revisions = list(dict.fromkeys(row["revision"].partition("+")[0][:7] for row in rows))
+    machines = Counter(row["machine"]["processor"] for row in rows)
+    on = " and ".join(f"{name} ({count} rows)" for name, count in machines.items())
+    return f"Recorded row by row at {', '.join(revisions)}, on {on}; the file of the figures has the command of each."
 
 
 def main(argv: list[str] | None = None) -> int:
