@@ -11,6 +11,7 @@ the other columns are Pearson's correlation over the songs, pairs with a silent 
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.common import RESULTS, ROOT, Table, write
+from benchmarks.common import RESULTS, ROOT, Table, command, machine, write
+from sweep.versions import revision
 from vae import checkpoint
 from vae.corpus import load_corpus
 from vae.encoding import LOWEST_PITCH, PITCHES, DataSpec
@@ -93,7 +95,7 @@ def _figure(value: float | None) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures all checkpoints of the data, and writes the table.
+    """Measures all checkpoints of the data, adds them to those recorded, and writes the table.
 
     Raises:
         UserError: there are none, or the data are no music.
@@ -106,8 +108,13 @@ def run(args: argparse.Namespace) -> None:
     own = [place for place in places if _fingerprint(place) == corpus.fingerprint]
     if not own:
         raise UserError(f"{args.checkpoints}: has no checkpoint of {args.data} read so; see --steps-per-bar.")
-    rows = [measure(place, songs, corpus.spec, args.seed) for place in own]
-    write(NAME, {"rows": rows}, table(rows), args.out)
+    path = args.out or RESULTS / f"{NAME}.json"
+    rows = {(row["data"], row["model"]): row for row in (json.loads(path.read_text())["rows"] if path.exists() else [])}
+    for place in own:
+        row = {"data": Path(args.data).stem, **measure(place, songs, corpus.spec, args.seed)}
+        rows[row["data"], row["model"]] = row | {"command": command(NAME), "revision": revision(), "machine": machine()}
+    ordered = [rows[key] for key in sorted(rows)]
+    write(NAME, {"rows": ordered}, table(ordered), args.out)
 
 
 def _fingerprint(place: Path) -> str:
