@@ -58,7 +58,8 @@ def table(pairs: list[dict[str, Any]]) -> Table:
         begun = ", both with our first points" if pair["first_points"] else ""
         title = f"{pair['data']}, {pair['minutes']:g} minutes, seed {pair['seed']}{begun}"
         rows.append((title, *_cells(pair[OURS]), *_cells(pair[STOCK])))
-    return Table(("best feasible ELBO on validation; epochs", OURS, "epochs", STOCK, "epochs"), rows)
+    columns = [f"{name}: {what}" for name in (OURS, STOCK) for what in ("best feasible ELBO", "epochs")]
+    return Table(("on validation, nats a step", *columns), rows)
 
 
 def _cells(found: dict[str, Any]) -> tuple[str, str]:
