@@ -18,6 +18,7 @@ from vae import checkpoint
 from vae.arguments import add_checkpoint_arguments, chosen_directory
 from vae.encoding import DataSpec
 from vae.errors import UserError, exit_code
+from vae.models.base import Vae
 from vae.pieces import draw, interpolate, vary
 from vae.rendering import SHEET, as_array, write
 from vae.sheet import PANELS
@@ -33,7 +34,6 @@ _AMOUNT = 0.5
 class _Pieces(NamedTuple):
     """What to write."""
 
-    folder: str  # its name, beside the checkpoint's
     songs: list[Given]  # that steer
     drawn: Array  # [n, T, D]
 
@@ -119,8 +119,9 @@ def _run(args: argparse.Namespace) -> None:
     if args.wav and not loaded.spec.is_music:
         raise UserError("--wav: the model was trained on arrays, which make no sound; leave it out.")
     out = args.out or home / _folder(args)
-    _spare(_steering(args), out)
-    pieces = _made(args, loaded, directory)
+    songs = read_songs(_steering(args), loaded, args, directory)
+    _spare(songs, out)
+    pieces = _Pieces(songs, _drawn(args, loaded.model, songs))
     spec = replace(loaded.spec, tempo=pieces.songs[0].tempo) if pieces.songs else loaded.spec
     names = write(pieces.in_order(), spec, out, name, pieces.labels(), args.wav)
     lines = [
@@ -143,30 +144,28 @@ def _folder(args: argparse.Namespace) -> str:
     return next((folder for folder, songs in asked.items() if songs is not None), "samples")
 
 
-def _spare(names: list[str], out: Path) -> None:
+def _spare(songs: list[Given], out: Path) -> None:
     """Refuses to write over a song that steers.
 
     Raises:
         UserError: one lies where the pieces are to go.
     """
-    for name in names:
-        if not is_of_data(name) and Path(name).parent.resolve() == out.resolve():
-            raise UserError(f"{name}: lies where the pieces go and may be replaced; pass another --out.")
+    for song in songs:
+        if song.path is not None and song.path.parent.resolve() == out.resolve():
+            raise UserError(f"{song.path}: lies where the pieces go and may be replaced; pass another --out.")
 
 
-def _made(args: argparse.Namespace, loaded: checkpoint.Checkpoint, directory: Path) -> _Pieces:
-    """The pieces that the arguments ask for."""
-    model, songs = loaded.model, read_songs(_steering(args), loaded, args, directory)
-    rolls, n = [song.roll for song in songs], args.n or PANELS - len(songs)
-    how = (n, args.temperature, args.seed)
+def _drawn(args: argparse.Namespace, model: Vae, songs: list[Given]) -> Array:
+    """The pieces that the arguments ask for, [n, T, D]."""
+    how = (args.n or PANELS - len(songs), args.temperature, args.seed)
     if args.interpolate is not None:
-        drawn = interpolate(model, rolls[0], rolls[1], *how)
-    elif songs:
-        amount = _AMOUNT if args.amount is None else args.amount
-        drawn = vary(model, rolls[0], 0.0 if args.vary is None else amount, *how)
-    else:
-        drawn = draw(model, *how)
-    return _Pieces(_folder(args), songs, drawn)
+        first, last = songs
+        return interpolate(model, first.roll, last.roll, *how)
+    if args.vary is not None:
+        return vary(model, songs[0].roll, _AMOUNT if args.amount is None else args.amount, *how)
+    if args.reconstruct is not None:
+        return vary(model, songs[0].roll, 0.0, *how)
+    return draw(model, *how)
 
 
 def _songs_told(pieces: _Pieces, loaded: checkpoint.Checkpoint) -> list[str]:
@@ -177,6 +176,8 @@ def _songs_told(pieces: _Pieces, loaded: checkpoint.Checkpoint) -> list[str]:
         other = song.steps_per_bar is not None and song.steps_per_bar != loaded.spec.steps_per_bar
         metre = ", in a metre that the model was not trained on" if other and loaded.spec.steps_per_bar else ""
         lines.append(f"{place:03d}: {song.name} as the model reads it{cut}{metre}")
+    if lines and loaded.model.code_unit == "step":
+        lines.append(f"codes of single steps ({loaded.config.family}) say nothing lasting: pieces go their own way")
     return lines
 
 
