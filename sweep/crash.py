@@ -1,9 +1,7 @@
 """Why Ray gave a trial up, and what is to blame: the trial, its worker, its node, or where checkpoints are kept."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from ray import cloudpickle
 from ray.exceptions import (
     ActorUnavailableError,
     LocalRayletDiedError,
@@ -15,7 +13,7 @@ from ray.exceptions import (
 )
 from ray.tune.experiment import Trial
 
-from sweep.workers import WorkerLostError
+from sweep.workers import WorkerLostError, error_of
 from vae.store import StoreError, reason
 
 TRIAL, WORKER, NODE, PREEMPTION, STORAGE = "trial", "worker", "node", "preemption", "storage"
@@ -42,13 +40,8 @@ class Crash:
 
 
 def crash_of(trial: Trial) -> Crash:
-    """Of a trial that Ray has just given up; it keeps the error of a task or an actor, of its own the text."""
-    # Not `trial.get_pickled_error`: that looks where Ray copies the files at the end of a run. Ray, in this process,
-    # wrote the pickle a moment ago; none is read of an earlier run, or of another's.
-    if trial.pickled_error_file is not None:
-        return classify(cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()))
-    _, _, text = Path(trial.error_file).read_text().partition("\n")
-    return Crash(WORKER, _line(text, 0))
+    """Of a trial that Ray has just given up."""
+    return classify(error_of(trial))
 
 
 def classify(error: Exception) -> Crash:

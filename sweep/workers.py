@@ -1,4 +1,7 @@
-"""Ray Tune's workers: it outlives one that is killed for memory, or lost with its node, and lets late ones come up."""
+"""Ray Tune's workers: it outlives one that is killed for memory, or lost with its node, and lets late ones come up.
+
+And it keeps the error by which a trial ended as it came, see `error_of`.
+"""
 
 from typing import Any
 
@@ -38,7 +41,7 @@ def known(exception: Exception) -> Exception:
 
 
 class Controller(tune_controller.TuneController):  # type: ignore[misc]  # ray ships incomplete types
-    """Lets a worker that is being set up come up.
+    """Lets a worker that is being set up come up, and keeps the errors of trials.
 
     Ray 2.60's own gives its trial to any other worker that is free before, and ends it. Where trials end more often
     than it takes to set up a worker, a machine that joins late would never have one.
@@ -48,6 +51,21 @@ class Controller(tune_controller.TuneController):  # type: ignore[misc]  # ray s
         worker = self._trial_to_actor.get(trial)
         coming = self._actor_manager.is_actor_started(worker) and worker not in self._started_actors
         return not coming and bool(super()._maybe_reuse_cached_actor(trial))
+
+    def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
+        keep_error(trial, exception)
+        super()._process_trial_failure(trial, exception)
+
+
+def keep_error(trial: Trial, error: Exception) -> None:
+    """Keeps the error that Ray gives a trial up for; Ray's own keeps it as a pickle on disk, which none shall read."""
+    trial.temporary_state.error = error  # of this process alone
+
+
+def error_of(trial: Trial) -> Exception:
+    """The error that Ray has just given a trial up for."""
+    error: Exception = trial.temporary_state.error
+    return error
 
 
 def mind_workers() -> None:

@@ -38,7 +38,7 @@ from sweep.crash import (
 from sweep.proposal import propose
 from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
-from sweep.workers import ActorManager, known
+from sweep.workers import ActorManager, keep_error, known
 
 KILLED = "1 worker(s) were killed due to the node running low on memory.\nMemory on the node was 5.41GB used."
 
@@ -105,14 +105,9 @@ def test_an_error_tells_who_is_to_blame(error, blamed, reason):
 
 
 @pytest.mark.parametrize(("error", "blamed", "reason"), ERRORS.values(), ids=ERRORS)
-def test_a_trial_that_ray_gave_up_tells_the_same(tmp_path, error, blamed, reason):
-    class Staged(Trial):
-        """Has its files in a folder of the test, for there is no session of Ray's."""
-
-        local_path = str(tmp_path)
-
-    trial = Staged("test", stub=True)
-    trial.handle_error(known(error))
+def test_a_trial_that_ray_gave_up_tells_the_same(error, blamed, reason):
+    trial = Trial("test", stub=True)
+    keep_error(trial, known(error))
     assert crash_of(trial) == Crash(blamed, reason)
 
 
