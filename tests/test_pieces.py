@@ -12,7 +12,7 @@ from vae.corpus import Split
 from vae.encoding import DataSpec
 from vae.models.likelihood import moments_of
 from vae.models.registry import FAMILIES, build_model
-from vae.pieces import between, draw, interpolate, read_song, vary
+from vae.pieces import between, draw, interpolate, posteriors, vary
 from vae.windows import Songs
 
 
@@ -93,7 +93,7 @@ def test_temperature_goes_from_certainty_to_coins():
 @torch.no_grad()
 def test_a_song_is_read_window_after_window(family):
     model, song = randomise(make_model("binary", family)).train(), song_of(*CHORDS, CHORDS[0])[:20]
-    read = read_song(model, song)
+    read = posteriors(model, song)
     assert model.training
     assert [window.steps for window in read] == [8, 8, 4]
     songs = Songs(Split(song, np.array([20])), CPU)

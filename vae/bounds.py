@@ -158,7 +158,7 @@ def reconstruction(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(seed)
     with in_use(model):
         for _, batch in _batches(model, songs, songs.partition(model.config.window)):
-            z = model.code(batch, torch.zeros(model.code_shape(*batch.mask.shape), device=model.device())).z
+            z = model.posterior_of(batch).mean
             h = model.states(batch, z).flatten(0, 1)
             likely = (model.head.logits(h, batch.x.flatten(0, 1)) > 0).view(batch.x.shape)
             drawn = model.decode(z, batch.x.shape[1], 1.0, generator, batch)

@@ -24,6 +24,7 @@ READER_VERSION = 2
 """Counts up with every change of what reading gives, so that no cached corpus outlives its reader."""
 FORMAT = "music-vae-sweep corpus 1"
 WINDOW_BEATS = 16
+_ARRAYS = (".json", ".npy", ".npz")  # of files that hold what is encoded already
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def load_corpus(
 
 def is_to_be_encoded(data: str) -> bool:
     """Whether data are notes, which can be encoded in more ways than one, and no arrays."""
-    return Path(data).suffix.lower() not in (".json", ".npy", ".npz")
+    return Path(data).suffix.lower() not in _ARRAYS
 
 
 def _load(data: str, encoding: str | None, steps_per_beat: int | None) -> Corpus:
@@ -125,7 +126,7 @@ def _file(path: Path, steps_per_beat: int | None) -> Corpus:
     if suffix == ".json":
         return _of_table(path.name, read_json(path), steps_per_beat or 1)
     if suffix not in (".npy", ".npz"):
-        known = ", ".join((*MUSIC_SUFFIXES, ".json", ".npy", ".npz"))
+        known = ", ".join((*MUSIC_SUFFIXES, *_ARRAYS))
         raise UserError(f"{path}: the suffix must be one of {known}, found {suffix or 'none'}. Rename or convert it.")
     arrays = load_arrays(path)
     if "meta" not in arrays:

@@ -78,7 +78,7 @@ def vary(model: Vae, song: Array, amount: float, n: int, temperature: float, see
     Returns:
         [n, T, D], as `draw` gives them.
     """
-    read, angle = read_song(model, song), amount * math.pi / 2.0
+    read, angle = posteriors(model, song), amount * math.pi / 2.0
 
     def parts(generator: torch.Generator) -> Iterable[Part]:
         for window in read:
@@ -110,7 +110,7 @@ def interpolate(model: Vae, first: Array, last: Array, n: int, temperature: floa
     ends = []
     for song in (first, last):
         generator = _generator(seed, 0)
-        ends.append([Part(_drawn(window, 1, generator), window.steps) for window in read_song(model, song[:steps])])
+        ends.append([Part(_drawn(window, 1, generator), window.steps) for window in posteriors(model, song[:steps])])
     pieces = []
     for share in np.linspace(0.0, 1.0, n) if n > 1 else [0.5]:
         parts = [Part(between(a.z, b.z, float(share)), a.steps) for a, b in zip(*ends, strict=True)]
@@ -132,7 +132,7 @@ def between(a: Tensor, b: Tensor, share: float) -> Tensor:
     return torch.where(straight, torch.lerp(a, b, share), arc)
 
 
-def read_song(model: Vae, song: Array) -> list[Read]:
+def posteriors(model: Vae, song: Array) -> list[Read]:
     """The posteriors of a song's windows, [T, D]."""
     songs = Songs(Split(song, np.array([len(song)])), model.device())
     plan = songs.partition(model.config.window)
@@ -141,7 +141,7 @@ def read_song(model: Vae, song: Array) -> list[Read]:
         for number in range(len(plan)):
             part = plan[number : number + 1]
             batch = songs.batch(part, model.padded_to(part.longest))
-            mean, std = model.code(batch, torch.zeros(model.code_shape(*batch.mask.shape)).to(batch.x)).posterior
+            mean, std = model.posterior_of(batch)
             windows.append(Read(Normal(mean.cpu(), std.cpu()), part.longest))
     return windows
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +34,7 @@ def piano_roll_sheet(
     samples: Array, spec: DataSpec, path: Path, title: str = "", labels: Mapping[int, str] | None = None
 ) -> None:
     """Writes one PNG of samples, [N, T, D]; panels are numbered as the MIDI files are, and some have labels too."""
-    write_atomically(path, canvas.png(_draw(samples, spec, title, labels or {})))
+    write_atomically(path, canvas.png(_draw(samples, spec, title, labels)))
 
 
 def as_image(samples: Array, spec: DataSpec, title: str = "") -> npt.NDArray[np.uint8]:
@@ -43,12 +42,12 @@ def as_image(samples: Array, spec: DataSpec, title: str = "") -> npt.NDArray[np.
     return canvas.pixels(_draw(samples, spec, title))
 
 
-def _draw(samples: Array, spec: DataSpec, title: str, labels: Mapping[int, str] = MappingProxyType({})) -> "Figure":
+def _draw(samples: Array, spec: DataSpec, title: str, labels: Mapping[int, str] | None = None) -> "Figure":
     if not spec.is_music and samples.shape[1] == 1:
         return _heat_map(samples[:ROWS, 0], spec, title)
     shown = min(PANELS, len(samples))
     numbers = np.linspace(0, len(samples) - 1, shown).round().astype(int) if labels else np.arange(shown)
-    names = [f"{number:03d}  {labels.get(number, '')}".rstrip() for number in numbers.tolist()]
+    names = [f"{number:03d}  {(labels or {}).get(number, '')}".rstrip() for number in numbers.tolist()]
     return _panels(samples[numbers], spec, title, names)
 
 

@@ -88,6 +88,10 @@ class Vae(nn.Module, ABC):
             noise: standard normal, of `code_shape`.
         """
 
+    def posterior_of(self, batch: Batch) -> Normal:
+        """The posterior of each window's code."""
+        return self.code(batch, torch.zeros(self.code_shape(*batch.mask.shape), device=batch.x.device)).posterior
+
     @abstractmethod
     def states(self, batch: Batch, z: Tensor) -> Tensor:
         """What the output head gets: for each step what the decoder makes of z and of the steps before, [B, T, H]."""
