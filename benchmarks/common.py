@@ -75,6 +75,13 @@ def write(name: str, figures: dict[str, Any], table: Table, out: Path | None = N
     return path
 
 
+def recorded(name: str, key: str, out: Path | None = None) -> list[dict[str, Any]]:
+    """What a benchmark that is recorded part by part has under a key so far; arguments as of `write`."""
+    path = out or RESULTS / f"{name}.json"
+    found: list[dict[str, Any]] = json.loads(path.read_text())[key] if path.exists() else []
+    return found
+
+
 def command(name: str) -> str:
     """The command line of this process, as one would type it in the repository; names no place outside of it."""
     words = [os.path.relpath(word) if Path(word).is_absolute() else word for word in sys.argv[1:]]

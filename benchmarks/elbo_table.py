@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import common
 from benchmarks.common import RESULTS, ROOT, Table, command, machine, run_module, write
 from benchmarks.published import published
 from sweep.begun import read_settings
@@ -281,9 +282,7 @@ def record(args: argparse.Namespace, made: dict[str, Any]) -> None:
 
 def recorded(args: argparse.Namespace) -> dict[tuple[str, str], dict[str, Any]]:
     """The rows recorded so far, by data and model."""
-    path = args.out or RESULTS / f"{NAME}.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    return {(row["data"], row["model"]): row for row in rows}
+    return {(row["data"], row["model"]): row for row in common.recorded(NAME, "rows", args.out)}
 
 
 def run(args: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS, Table, environment, run_module, write
+from benchmarks.common import Table, environment, recorded, run_module, write
 from benchmarks.contenders.shared import MAX_EPOCHS, SLOTS
 from sweep.results import SweepFolder
 from sweep.versions import revision
@@ -72,8 +72,7 @@ def _worth(found: dict[str, Any]) -> float:
 
 def measure(args: argparse.Namespace) -> None:
     """Runs the pairs that are left to do, and records each as it comes."""
-    path = args.out or RESULTS / f"{NAME}.json"
-    pairs = json.loads(path.read_text())["pairs"] if path.exists() and not args.again else []
+    pairs = [] if args.again else recorded(NAME, "pairs", args.out)
     asked = {"data": Path(args.data).stem, "minutes": args.minutes, "epoch_steps": args.epoch_steps}
     for seed in range(args.pairs):
         pair: dict[str, Any] = {**asked, "first_points": args.first_points, "seed": seed}

@@ -11,7 +11,6 @@ the other columns are Pearson's correlation over the songs, pairs with a silent 
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.common import RESULTS, ROOT, Table, command, machine, write
+from benchmarks.common import RESULTS, ROOT, Table, command, machine, recorded, write
 from sweep.versions import revision
 from vae import checkpoint
 from vae.corpus import load_corpus
@@ -108,8 +107,7 @@ def run(args: argparse.Namespace) -> None:
     own = [place for place in places if _fingerprint(place) == corpus.fingerprint]
     if not own:
         raise UserError(f"{args.checkpoints}: has no checkpoint of {args.data} read so; see --steps-per-bar.")
-    path = args.out or RESULTS / f"{NAME}.json"
-    rows = {(row["data"], row["model"]): row for row in (json.loads(path.read_text())["rows"] if path.exists() else [])}
+    rows = {(row["data"], row["model"]): row for row in recorded(NAME, "rows", args.out)}
     for place in own:
         row = {"data": Path(args.data).stem, **measure(place, songs, corpus.spec, args.seed)}
         rows[row["data"], row["model"]] = row | {"command": command(NAME), "revision": revision(), "machine": machine()}
