@@ -107,23 +107,37 @@ def test_an_outsider_without_the_token_is_refused(lab, on_prem):
     }
     for command, (host, address) in tries.items():
         for environment in ({}, guessed):
-            assert not _let_in(stranger, command.format(head), environment), command
-        assert _let_in(lab[host], command.format(address), known), command
-    assert not _let_in(stranger, f"ray job submit --no-wait --address http://{head}:52365 -- id", {})
+            assert_refused(stranger, command.format(head), environment)
+        assert_let_in(lab[host], command.format(address), known)
+    assert_refused(stranger, f"ray job submit --no-wait --address http://{head}:52365 -- id", {})
     join = f"RAY_NUM_REDIS_GET_RETRIES=5 ray start --address={head}:6379 --num-cpus=0{SMALL_STORE}"
     before = _alive(lab)
     for environment in ({}, guessed):
-        assert not _let_in(stranger, join, environment)
+        assert_refused(stranger, join, environment)
         assert _alive(lab) == before
-    assert _let_in(stranger, join, known)
+    assert_let_in(stranger, join, known)
     wait_for(lambda: _alive(lab) == before + 1)
     stranger.run("ray stop --force")
     wait_for(lambda: _alive(lab) == before)
 
 
-def _let_in(host, command, environment):
-    """Whether a command succeeds there."""
-    return "LET IN" in host.run(f"timeout 60 bash -c {shlex.quote(command)} 2>&1 && echo LET IN || true", **environment)
+def assert_refused(host, command, environment):
+    assert not _try(host, command, environment)[0], command
+
+
+def assert_let_in(host, command, environment, tries=3):
+    """On a busy machine Ray's own patience (30 s for a client's server) ends before it is let in: not at every try."""
+    for _ in range(tries):
+        let_in, output = _try(host, command, environment)
+        if let_in:
+            return
+    raise AssertionError(f"{command}: {output}")
+
+
+def _try(host, command, environment):
+    """Whether a command succeeds there, and what it printed."""
+    output = host.run(f"timeout 60 bash -c {shlex.quote(command)} 2>&1 && echo LET IN || true", **environment)
+    return "LET IN" in output, output
 
 
 def test_the_doctor_finds_nothing_where_results_are_shared_and_names_nodes_where_they_are_not(lab, on_prem, music):
