@@ -3,9 +3,9 @@
     python -m benchmarks.elbo_table --data ../shared/data/pianorolls/jsb_chorales.json --minutes 40
 
 The minutes cover search and final training, in turns: a sweep, until it finds nothing better for a while, then its two
-best configurations at once, for as long as suits them; if time is left, the same sweep goes on, and so on. So on large
-sets, where one trial stays ahead, the time goes into training it, and on small ones into search. The winner is chosen
-on validation and read on test once. Scoring is timed apart.
+best configurations at once, for as long as suits them, from where their trials are if those still got better; if time
+is left, the same sweep goes on, and so on. So on large sets, where one trial stays ahead, the time goes into training
+it, and on small ones into search. The winner is chosen on validation and read on test once. Scoring is timed apart.
 
 `--row` adds rows: each family's defaults, the seed's VAE, and the winner's decoder without a code, trained for as many
 minutes each; where a third of the time brought nothing better, anew for as long as suits them, as the winner was; two
@@ -113,6 +113,7 @@ class Run:
         seed: int = 0,
         epochs: int | None = None,
         patience: float = 1.0,
+        begin: str | None = None,
     ) -> Path | None:
         """Trains a configuration on a core; its checkpoint, or None if it failed.
 
@@ -122,11 +123,13 @@ class Run:
             seed: counts from the command's.
             epochs: at most; None: as many as fit.
             patience: see `benchmarks.timed_training`.
+            begin: a checkpoint to go on from.
         """
         place = self.folder / f"run-{time.monotonic_ns()}"
         words = ["--data", str(self.saved), "--params", json.dumps(params), "--minutes", str(minutes)]
         words += ["--patience", str(patience), "--seed", str(self.args.seed + seed), "--out", str(place)]
         words += [] if epochs is None else ["--epochs", str(epochs)]
+        words += [] if begin is None else ["--begin", begin]
         run_module("benchmarks.timed_training", words)
         return place if (place / checkpoint.METRICS).exists() else None
 
@@ -140,13 +143,15 @@ class Run:
         return max((place for place in places if place is not None), key=_standing, default=None)
 
     def finals(self, top: list[TrialRecord], deadline: float) -> list[Path]:
-        """Trains the configurations of trials anew, each on a seed that it has not had; their checkpoints."""
+        """Trains the configurations of trials on, and those that got worse anew, on another seed; their checkpoints."""
+        trials = SweepFolder(self.folder, "table").trials
 
         def one(record: TrialRecord) -> Path | None:
             before = self.runs.setdefault(record.number, [])
             epochs = fitting_epochs(record, before)
+            begin = trials.newest(record.prefix) if epochs is None else None
             left, seed = (deadline - time.monotonic()) / 60.0, len(before)
-            place = self.train(record.params, left, seed, epochs, patience=_PATIENCE)
+            place = self.train(record.params, left, seed, epochs, _PATIENCE, begin)
             before += [place] if place is not None else []
             return place
 

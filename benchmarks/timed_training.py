@@ -3,6 +3,7 @@
     python -m benchmarks.timed_training --data corpus.npz --params '{"family": "dense"}' --minutes 40 --out DIR
 
 With `--patience 0.33` it ends early once a third of the time so far, and some minutes, have brought nothing better.
+With `--begin DIR` it goes on from a checkpoint of the same configuration and seed.
 Stands apart from `vae.train`, which counts in epochs, as results that can be repeated must. One thread.
 """
 
@@ -82,14 +83,33 @@ class Pace:
 
 
 def train(
-    config: Config, data: TrainingData, seed: int, seconds: float, patience: float, most_epochs: float = math.inf
+    config: Config,
+    data: TrainingData,
+    seed: int,
+    seconds: float,
+    patience: float,
+    most_epochs: float = math.inf,
+    begin: Path | None = None,
 ) -> Trainer:
-    """Trains for some seconds, from now, with a learning rate that has fallen when they are over; see `Pace`."""
+    """Trains for some seconds, from now, with a learning rate that has fallen when they are over; see `Pace`.
+
+    Args:
+        config: hyperparameters.
+        data: a corpus on a device.
+        seed: of the run.
+        seconds: in all.
+        patience: as of `Pace`.
+        most_epochs: an end before that of the time.
+        begin: a checkpoint to go on from, of this configuration and seed.
+    """
     pace = Pace(seconds, patience)
-    horizon = min(_SHARE * seconds * steps_per_second(config, data), most_epochs * EPOCH_STEPS)
+    trained = 0 if begin is None else checkpoint.read_json(begin / checkpoint.COUNTERS)["steps_seen"]
+    horizon = min(trained + _SHARE * seconds * steps_per_second(config, data), most_epochs * EPOCH_STEPS)
     decay = max(1, int(horizon / config.batch_steps) - config.lr_warmup)
     most = -math.inf  # feasible or not: a code may take long to say enough
     trainer, epochs = Trainer(replace(config, lr_decay=decay), data, seed), math.ceil(horizon / EPOCH_STEPS)
+    if begin is not None:
+        trainer.restore(begin)
     while trainer.epoch < epochs and not pace.over():
         started, scored = time.monotonic(), pace.due() or epochs - trainer.epoch <= _LAST
         try:
@@ -118,6 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=math.inf, metavar="N", help="at most")
     parser.add_argument("--patience", type=float, default=1.0, metavar="SHARE", help="default: 1, all of the minutes")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--begin", type=Path, metavar="DIR", help="a checkpoint to go on from")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -126,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
     params: dict[str, Any] = args.params
     config = Config.for_data(data.corpus.spec, params)
     left = 60.0 * args.minutes - (time.monotonic() - started)
-    trainer = train(config, data, args.seed, left, args.patience, args.epochs)
+    trainer = train(config, data, args.seed, left, args.patience, args.epochs, args.begin)
     if trainer.best is None:
         return 1
     with checkpoint.replacing(args.out) as scratch:

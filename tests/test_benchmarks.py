@@ -12,7 +12,7 @@ from benchmarks.timed_training import Pace, train
 from sweep.record import TrialRecord
 from vae.config import Config
 from vae.encoding import PITCHES, DataSpec
-from vae.trainer import TrainingData
+from vae.trainer import Trainer, TrainingData
 
 
 def test_the_readmes_tables_are_those_of_the_recorded_figures():
@@ -86,6 +86,21 @@ def test_a_timed_run_has_no_more_epochs_than_told():
     config = Config.for_data(corpus.spec, params_of("binary", "dense", batch_steps=50_000))
     data = TrainingData.load(corpus, CPU)
     assert train(config, data, seed=0, seconds=60.0, patience=1.0, most_epochs=1).epoch == 1
+
+
+def test_a_timed_run_goes_on_from_a_trial(tmp_path):
+    corpus = make_corpus()
+    params = params_of("binary", "dense", batch_steps=50_000)
+    data = TrainingData.load(corpus, CPU)
+    trial = Trainer(Config.for_data(corpus.spec, params | {"lr_decay": 7}), data, seed=3)
+    trial.train_epoch()
+    trial.save(tmp_path)
+    config = Config.for_data(corpus.spec, params)
+    longer = train(config, data, seed=3, seconds=60.0, patience=1.0, most_epochs=2, begin=tmp_path)
+    assert longer.epoch == 2
+    assert longer.train_seconds > trial.train_seconds
+    no_longer = train(config, data, seed=3, seconds=60.0, patience=1.0, most_epochs=1, begin=tmp_path)
+    assert no_longer.best.metrics == trial.best.metrics  # times too
 
 
 def test_a_timed_run_ends_in_its_time_with_a_fallen_learning_rate():

@@ -286,6 +286,8 @@ class Trainer:
     def restore(self, directory: Path) -> None:
         """Goes on exactly where `save` was called, on the same kind of device.
 
+        From there on the learning rate may fall over another horizon (`lr_decay`), in a run that is made longer.
+
         Raises:
             UserError: no checkpoint, a broken one, or one of another config, other data or another seed.
         """
@@ -306,6 +308,7 @@ class Trainer:
 
     def _require_same_run(self, directory: Path) -> None:
         found, own = checkpoint.read_json(directory / checkpoint.CONFIG), self._record()
+        own["config"]["lr_decay"] = (found.get("config") or own["config"]).get("lr_decay")
         for key in ("fingerprint", "config", "seed", "epoch_steps"):
             if found.get(key) != own[key]:
                 raise UserError(
