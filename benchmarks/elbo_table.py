@@ -2,10 +2,11 @@
 
     python -m benchmarks.elbo_table --data ../shared/data/pianorolls/jsb_chorales.json --minutes 40
 
-The minutes cover search and final training, in turns: a sweep, until it finds nothing better for a while, then its two
-best configurations at once, for as long as suits them, from where their trials are if those still got better; if time
-is left, the same sweep goes on, and so on. So on large sets, where one trial stays ahead, the time goes into training
-it, and on small ones into search. The winner is chosen on validation and read on test once. Scoring is timed apart.
+The minutes cover search and final training, in turns: a sweep, until it finds nothing better for a while, then at once
+its best configuration and the best of the families' defaults, which are made for long training, or the two best if
+these are one; for as long as suits them, from where their trials are if those still got better. If time is left, the
+same sweep goes on, and so on. So on large sets the time goes into training, and on small ones into search. The winner
+is chosen on validation and read on test once. Scoring is timed apart.
 
 `--row` adds rows: each family's defaults, the seed's VAE, and the winner's decoder without a code, trained for as many
 minutes each; where a third of the time brought nothing better, anew for as long as suits them, as the winner was; two
@@ -30,6 +31,7 @@ import torch
 from benchmarks import common
 from benchmarks.common import RESULTS, ROOT, Table, command, machine, run_module, write
 from benchmarks.published import published
+from sweep import space
 from sweep.begun import read_settings
 from sweep.record import TrialRecord
 from sweep.results import SweepFolder
@@ -53,8 +55,8 @@ SWEEP, UNCODED, SEEDS_OWN = "sweep", "winner without a code", "seed"
 ROWS = (SWEEP, *FAMILY_NAMES, SEEDS_OWN, UNCODED)
 SHEETS = ROOT / "docs" / "samples"
 PIECES = 8
-_SEARCH_SHARE = 0.6
-"""Of the minutes left, at most; what follows trains the two best."""
+_SEARCH_SHARE = 0.4
+"""Of the minutes left, at most; what follows trains two configurations. Small sets need less, large ones the rest."""
 _SEARCH_PATIENCE = 0.3
 """Share of its time that the first search waits for something better; later ones have nothing to hurry for."""
 _LEAST_ROUND = 0.2
@@ -94,7 +96,7 @@ class Run:
         save_corpus(corpus, self.saved)
 
     def search(self, seconds: float) -> tuple[list[TrialRecord], float]:
-        """Runs the sweep, or goes on with it; its two best trials, the best first, and the seconds it took to score."""
+        """Runs the sweep, or goes on with it; the trials to train on, and the seconds it took to score."""
         sweep = SweepFolder(self.folder, "table")
         new = ["--data", str(self.saved), "--name", "table", "--seed", str(self.args.seed)]
         words = ["--resume", "table"] if sweep.journal.exists() else [*new, "--patience", str(_SEARCH_PATIENCE)]
@@ -104,7 +106,7 @@ class Run:
         run_module("sweep.run", words)
         times = sweep.read_summary()
         scoring = time.monotonic() - began - (times["search_seconds"] - before) - times["startup_seconds"]
-        return Study(sweep.journal, read_settings(sweep.journal, "table"), 0).top(_AT_ONCE), max(0.0, scoring)
+        return finalists(Study(sweep.journal, read_settings(sweep.journal, "table"), 0)), max(0.0, scoring)
 
     def train(
         self,
@@ -216,6 +218,13 @@ class Run:
 def _standing(place: Path) -> tuple[bool, float]:
     """Of a checkpoint, on validation."""
     return rank_key(checkpoint.read_json(place / checkpoint.METRICS), MIN_KL)
+
+
+def finalists(study: Study) -> list[TrialRecord]:
+    """The best trial and the best of the families' defaults, or the two best if these are one; fewer if there are."""
+    ranked = study.top(len(study.records))
+    defaults = [record for record in ranked if record.number < len(space.first_points(study.settings.task))]
+    return [*ranked[:1], *[record for record in (*defaults[:1], *ranked) if record is not ranked[0]][:1]]
 
 
 def fitting_epochs(record: TrialRecord, runs: list[Path]) -> int | None:

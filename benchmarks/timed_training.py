@@ -1,4 +1,4 @@
-"""One training run of some minutes: the horizon of its learning rate is fitted to the time.
+"""One training run of some minutes: the horizon of its learning rate is fitted to the time, epoch by epoch.
 
     python -m benchmarks.timed_training --data corpus.npz --params '{"family": "dense"}' --minutes 40 --out DIR
 
@@ -12,7 +12,6 @@ import json
 import math
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from vae.trainer import EPOCH_STEPS, MIN_KL, DivergedError, Trainer, TrainingDat
 _TRIED = 15
 """Batches that the speed is measured on, after as many to warm up."""
 _SHARE = 0.96
-"""Of the time left, what the horizon is made for; a run that turns out slower is cut at the end of its time."""
+"""Of the time left, what the horizon is made for."""
 _SCORING = 0.1
 """Share of the time that goes into scoring validation, about; the last epochs are all scored."""
 _LAST = 3
@@ -62,12 +61,17 @@ class Pace:
         self._began = self._bettered = time.monotonic()
         self._deadline, self._patience = self._began + seconds, patience
         self._longest = self._unscored = self._scoring = 0.0  # seconds of an epoch, since a score, of scoring
+        self._spent, self._epochs = 0.0, 0
 
     def over(self) -> bool:
         """Whether another epoch would take too long, or nothing better has come for long."""
         now = time.monotonic()
         waited = now - self._bettered > max(_LEAST_PATIENCE, self._patience * (now - self._began))
         return waited or now + self._longest > self._deadline
+
+    def epochs_left(self) -> float:
+        """That fit into the rest of the time, as fast as those so far, of which there is one at least."""
+        return max(0.0, self._deadline - time.monotonic()) * self._epochs / self._spent
 
     def due(self) -> bool:
         """Whether the next epoch should be scored: for a share of the time, and if it is the last that fits."""
@@ -76,6 +80,7 @@ class Pace:
     def observe(self, seconds: float, train_seconds: float, scored: bool, better: bool) -> None:
         """Takes in an epoch."""
         self._longest, self._unscored = max(self._longest, seconds), self._unscored + train_seconds
+        self._spent, self._epochs = self._spent + seconds, self._epochs + 1
         if scored:
             self._unscored, self._scoring = 0.0, seconds - train_seconds
         if better:
@@ -103,13 +108,11 @@ def train(
         begin: a checkpoint to go on from, of this configuration and seed.
     """
     pace = Pace(seconds, patience)
-    trained = 0 if begin is None else checkpoint.read_json(begin / checkpoint.COUNTERS)["steps_seen"]
-    horizon = min(trained + _SHARE * seconds * steps_per_second(config, data), most_epochs * EPOCH_STEPS)
-    decay = max(1, int(horizon / config.batch_steps) - config.lr_warmup)
-    most = -math.inf  # feasible or not: a code may take long to say enough
-    trainer, epochs = Trainer(replace(config, lr_decay=decay), data, seed), math.ceil(horizon / EPOCH_STEPS)
+    trainer = Trainer(config, data, seed)
     if begin is not None:
         trainer.restore(begin)
+    epochs = _fit(trainer, _SHARE * seconds * steps_per_second(config, data) / EPOCH_STEPS, most_epochs)
+    most = -math.inf  # feasible or not: a code may take long to say enough
     while trainer.epoch < epochs and not pace.over():
         started, scored = time.monotonic(), pace.due() or epochs - trainer.epoch <= _LAST
         try:
@@ -120,6 +123,7 @@ def train(
         value = rank_value(metrics, MIN_KL) if scored else -math.inf
         pace.observe(time.monotonic() - started, metrics["train_seconds"], scored, value > most)
         most = max(most, value)
+        epochs = _fit(trainer, _SHARE * pace.epochs_left(), most_epochs)
         if scored:
             print(
                 f"epoch {trainer.epoch} of {epochs}: val_elbo {metrics['val_elbo']:.3f}, kl {metrics['kl']:.3f}, "
@@ -127,6 +131,14 @@ def train(
                 flush=True,
             )
     return trainer
+
+
+def _fit(trainer: Trainer, further: float, most: float) -> int:
+    """Has the learning rate fall within so many further epochs, or `most` in all; the epochs in all."""
+    horizon = min(trainer.steps_seen / EPOCH_STEPS + further, most)
+    optimizer_steps = int(horizon * EPOCH_STEPS / trainer.config.batch_steps)
+    trainer.fall_within(max(1, optimizer_steps - trainer.config.lr_warmup))
+    return math.ceil(horizon)
 
 
 def main(argv: list[str] | None = None) -> int:

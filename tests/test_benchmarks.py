@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from sweeping import open_study, search
 from tiny import CPU, make_corpus, params_of
 
 from benchmarks import steering, tables
 from benchmarks.common import Table
-from benchmarks.elbo_table import fitting_epochs
+from benchmarks.elbo_table import finalists, fitting_epochs
 from benchmarks.published import published
 from benchmarks.timed_training import Pace, train
 from sweep.record import TrialRecord
@@ -61,6 +62,18 @@ def test_a_patient_run_ends_when_nothing_better_comes(monkeypatch, better, over)
     assert pace.over() is over
 
 
+def test_the_learning_rate_falls_within_what_the_speed_leaves_time_for(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("benchmarks.timed_training.time.monotonic", lambda: now)
+    pace = Pace(seconds=100.0, patience=1.0)
+    now = 10.0
+    pace.observe(10.0, 10.0, scored=False, better=False)
+    assert pace.epochs_left() == 9.0
+    now = 40.0
+    pace.observe(30.0, 30.0, scored=False, better=False)
+    assert pace.epochs_left() == 3.0
+
+
 def test_an_epoch_that_does_not_fit_is_not_begun_and_the_last_that_does_is_scored(monkeypatch):
     now = 0.0
     monkeypatch.setattr("benchmarks.timed_training.time.monotonic", lambda: now)
@@ -81,6 +94,16 @@ def test_a_configuration_that_overfitted_is_trained_about_as_long_as_suits_it(be
     assert fitting_epochs(record, []) == epochs
 
 
+@pytest.mark.parametrize(
+    ("elbos", "chosen"), [((-5, -6, -4, -4.5), [2, 0]), ((-5, -4, -6, -4.5), [1, 3]), ((-5,), [0]), ((), [])]
+)
+def test_the_best_trial_is_trained_on_and_the_best_of_the_defaults(folder, elbos, chosen):
+    """The first two try what their families have by default."""
+    study = open_study(folder.journal, 5)
+    search(study, len(elbos), lambda record: elbos[record.number])
+    assert [record.number for record in finalists(study)] == chosen
+
+
 def test_a_timed_run_has_no_more_epochs_than_told():
     corpus = make_corpus()
     config = Config.for_data(corpus.spec, params_of("binary", "dense", batch_steps=50_000))
@@ -90,12 +113,11 @@ def test_a_timed_run_has_no_more_epochs_than_told():
 
 def test_a_timed_run_goes_on_from_a_trial(tmp_path):
     corpus = make_corpus()
-    params = params_of("binary", "dense", batch_steps=50_000)
+    config = Config.for_data(corpus.spec, params_of("binary", "dense", batch_steps=50_000, lr_decay=7))
     data = TrainingData.load(corpus, CPU)
-    trial = Trainer(Config.for_data(corpus.spec, params | {"lr_decay": 7}), data, seed=3)
+    trial = Trainer(config, data, seed=3)
     trial.train_epoch()
     trial.save(tmp_path)
-    config = Config.for_data(corpus.spec, params)
     longer = train(config, data, seed=3, seconds=60.0, patience=1.0, most_epochs=2, begin=tmp_path)
     assert longer.epoch == 2
     assert longer.train_seconds > trial.train_seconds

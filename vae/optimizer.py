@@ -22,7 +22,7 @@ class Optimizer:
     """
 
     def __init__(self, model: nn.Module, config: Config) -> None:
-        self._config = config
+        self.config = config
         self._parameters = dict(model.named_parameters())
         values = list(self._parameters.values())
         groups: list[dict[str, Any]] = [
@@ -36,13 +36,13 @@ class Optimizer:
         """Follows the gradient of a scalar loss; steps count from 0."""
         values = list(self._parameters.values())
         for group in self._adam.param_groups:
-            group["lr"] = learning_rate(self._config, optimizer_step)
+            group["lr"] = learning_rate(self.config, optimizer_step)
         self._adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(values, self._config.grad_clip)
+        nn.utils.clip_grad_norm_(values, self.config.grad_clip)
         self._adam.step()
         if self._average is not None:
-            decay = min(self._config.ema, (1.0 + optimizer_step) / (_YOUNG + optimizer_step))
+            decay = min(self.config.ema, (1.0 + optimizer_step) / (_YOUNG + optimizer_step))
             with torch.no_grad():
                 torch._foreach_lerp_(self._average, list[Tensor](values), 1.0 - decay)
 

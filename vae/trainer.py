@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from vae.bounds import VALIDATION_SEED, evaluate
 from vae.config import Config
 from vae.corpus import SPLITS, Corpus
 from vae.device import gains_by_bf16, release_memory
-from vae.errors import UserError
+from vae.errors import OtherRunError, UserError
 from vae.loss import objective
 from vae.models.likelihood import Moments, moments_of
 from vae.models.registry import build_model
@@ -218,6 +218,10 @@ class Trainer:
         renamed = {name: f"val_{name}" for name in ("elbo", "elbo_per_song", "log_likelihood")}
         return {renamed.get(name, name): value for name, value in values.items()}
 
+    def fall_within(self, lr_decay: int) -> None:
+        """From here on the learning rate falls over another horizon, in optimizer steps from the end of its rise."""
+        self.config = self._optimizer.config = replace(self.config, lr_decay=lr_decay)
+
     def scored(self) -> dict[str, float]:
         """`epoch`, and on validation what `train_epoch` gave or would have given after it."""
         with self._optimizer.averaged():
@@ -286,10 +290,9 @@ class Trainer:
     def restore(self, directory: Path) -> None:
         """Goes on exactly where `save` was called, on the same kind of device.
 
-        From there on the learning rate may fall over another horizon (`lr_decay`), in a run that is made longer.
-
         Raises:
-            UserError: no checkpoint, a broken one, or one of another config, other data or another seed.
+            OtherRunError: a checkpoint of another config, other data or another seed.
+            UserError: no checkpoint, or a broken one.
         """
         self._require_same_run(directory)
         counters = checkpoint.read_json(directory / checkpoint.COUNTERS)
@@ -308,10 +311,9 @@ class Trainer:
 
     def _require_same_run(self, directory: Path) -> None:
         found, own = checkpoint.read_json(directory / checkpoint.CONFIG), self._record()
-        own["config"]["lr_decay"] = (found.get("config") or own["config"]).get("lr_decay")
         for key in ("fingerprint", "config", "seed", "epoch_steps"):
             if found.get(key) != own[key]:
-                raise UserError(
+                raise OtherRunError(
                     f"{directory}: a run goes on with the same {key}, but the checkpoint's is {found.get(key)}, "
                     f"and this is {own[key]}."
                 )
