@@ -135,7 +135,7 @@ def _watch(cluster: Path, job: str, results: str) -> None:
     say(f"watch it again: {again}")
     logs = f"PYTHONUNBUFFERED=1 ray job logs --address {_JOBS} --follow {job} 2>&1"
     logs += f" | grep --line-buffered -vE {shlex.quote(_CHATTER)}"
-    status = f"ray job status --address {_JOBS} {job} 2>&1 | grep -qi succeeded"
+    status = f"ray job status --address {_JOBS} {job} 2>&1 | grep -qiE 'succeeded|was stopped'"
     try:
         _there(cluster, f"{logs}; {status}", "the sweep failed there, or the connection did")
     except KeyboardInterrupt:
@@ -160,11 +160,25 @@ def _sent(cluster: Path, data: str) -> str:
 
     key = hashlib.sha256(str(here.resolve()).encode()).hexdigest()[:8]  # two folders of one name are two
     target = f"{_DATA}/{key}-{re.sub(r'[^A-Za-z0-9._-]+', '-', here.resolve().name)}"
-    _there(cluster, f"mkdir -p {target if here.is_dir() else _DATA}")
+    if here.is_dir():
+        _require_whole(cluster, here)
+        _there(cluster, f"rm -rf {target} && mkdir -p {target}")  # what was removed here is no data there either
+    else:
+        _there(cluster, f"mkdir -p {_DATA}")
     ends = (f"{here}/", f"{target}/") if here.is_dir() else (str(here), target)
     with _told(cluster, f"{data} could not be copied there"):
         sdk.rsync(str(cluster), source=ends[0], target=ends[1], down=False)
     return target
+
+
+def _require_whole(cluster: Path, data: Path) -> None:
+    """Refuses a folder of which Ray would leave out a part."""
+    for name in read_cluster(cluster).get("rsync_exclude") or ():
+        found = next(data.rglob(name.strip("/")), None)
+        if found is not None:
+            raise UserError(
+                f"{found}: would be left out, by rsync_exclude in {cluster}; rename it or take it out there."
+            )
 
 
 def _there(cluster: Path, command: str, failed: str = "it could not be started there") -> None:

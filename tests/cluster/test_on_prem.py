@@ -86,6 +86,35 @@ def test_a_sweep_goes_on_after_its_driver_was_killed_and_its_head_powered_off(la
     assert_all_there(lab, "headless", 20, output)
 
 
+def test_a_sweep_that_is_stopped_as_the_guide_says_ends_as_cleanly_as_by_ctrl_c(lab, on_prem, music):
+    wait_for(lambda: _joined(lab, on_prem, 2))
+    process = sweep(lab, f"--data ~/{music.name} --name stopped --trials 200 {SMALL}", on_prem)
+    wait_for(lambda: any(row["state"] in ("paused", "stopped") for row in rows(lab, "stopped")), process)
+    jobs = lab["head"].run("ray job list --address http://127.0.0.1:8265 2>&1")
+    (job,) = set(re.findall(r"stopped-\d{4}-\d{6}", jobs))
+    lab["laptop"].run(f"cd ~/music && ray exec {on_prem} 'ray job stop --address http://127.0.0.1:8265 {job}'")
+    output = end(process)
+    assert "stopping; every trial is kept" in output
+    assert "go on with: python -m sweep.run --resume stopped" in output
+    assert json.loads((lab.shared / "stopped" / "summary.json").read_text())["best"]["test_elbo"] is not None
+    assert (lab["laptop"].home / "music" / "results" / "stopped" / "best" / "metrics.json").exists()
+
+
+def test_a_folder_of_data_is_on_the_head_what_it_is_here(lab, on_prem):
+    """What is removed here is no data there; and nothing is left out unsaid."""
+    laptop, send = lab["laptop"], "from sweep.remote import _sent; print(_sent(CLUSTER, FOLDER), end='')"
+    send = send.replace("CLUSTER", f"Path('{on_prem}').expanduser()").replace("FOLDER", "str(Path.home() / 'tunes')")
+    send = f'cd ~/music && python -c "from pathlib import Path; {send}"'
+    laptop.run("mkdir ~/tunes && touch ~/tunes/a.mid ~/tunes/b.mid")
+    place = laptop.run(send).splitlines()[-1]
+    assert lab["head"].run(f"ls {place}").split() == ["a.mid", "b.mid"]
+    laptop.run("rm ~/tunes/a.mid && touch ~/tunes/c.mid")
+    laptop.run(send)
+    assert lab["head"].run(f"ls {place}").split() == ["b.mid", "c.mid"]
+    laptop.run("mkdir -p ~/tunes/more/results")
+    assert "would be left out, by rsync_exclude" in laptop.run(f"{send} 2>&1; true")
+
+
 def test_an_outsider_without_the_token_is_refused(lab, on_prem):
     """And who has it is not, by the same commands."""
     wait_for(lambda: _joined(lab, on_prem, 2))
