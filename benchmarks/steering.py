@@ -55,8 +55,10 @@ def features(piece: Array, spec: DataSpec) -> dict[str, Array]:
 
 
 def compare(songs: list[Array], pieces: list[Array], spec: DataSpec) -> dict[str, float | None]:
-    """What pieces have of the songs beside them; None where all songs are alike."""
-    heard = [(song, piece) for song, piece in zip(songs, pieces, strict=True) if song.any() and piece.any()]
+    """What pieces have of the songs beside them; None where all songs are alike, or silent."""
+    heard = [pair for pair in zip(songs, pieces, strict=True) if all(one[:, :PITCHES].any() for one in pair)]
+    if not heard:
+        return dict.fromkeys(("classes", "polyphony", "notes", "pitch"))
     theirs, ours = (
         {name: np.stack([part[name] for part in parts]) for name in parts[0]}
         for parts in ([features(piece, spec) for piece in group] for group in zip(*heard, strict=True))

@@ -44,9 +44,10 @@ def share(text: str) -> float:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The arguments; `changed` names those that differ from their defaults."""
+    """The arguments; `given` names those that the command line has."""
     parser = argparse.ArgumentParser(
         "python -m sweep.run",
+        allow_abbrev=False,  # a cluster's head gets all words but `--cluster`
         description="Searches for the best variational autoencoder for some music. Ctrl-C stops it and keeps "
         "everything; --resume NAME goes on.",
     )

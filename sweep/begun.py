@@ -18,7 +18,7 @@ def read_settings(path: Path, name: str) -> Settings:
         UserError: the journal is absent, damaged or of another kind.
     """
     if not path.exists():
-        raise UserError(f"{path.parent}: no sweep to resume; `ls {path.parent.parent}` shows the names.")
+        raise UserError(f"{path.parent}: no sweep to resume; --resume takes the name of one in --results.")
     mend(path)
     return read_study(path, name)[0]
 
@@ -31,7 +31,7 @@ def read_study(path: Path, name: str) -> tuple[Settings, list[FrozenTrial]]:
     """
     try:
         return load_study(path, name)
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a readable study journal ({error}).") from None
 
 
@@ -39,7 +39,7 @@ def load_study(path: Path, name: str) -> tuple[Settings, list[FrozenTrial]]:
     """As `read_study`.
 
     Raises:
-        KeyError, ValueError: it is no journal of a sweep.
+        KeyError, TypeError, ValueError: it is no journal of a sweep of this version.
     """
     study = optuna.load_study(study_name=name, storage=open_storage(path))
     asked = study.user_attrs["settings"]

@@ -16,6 +16,7 @@ from vae.store import Store, StoreError, is_remote
 _PATIENCE = 600.0
 """Seconds for which the driver waits for a store that can't be reached; then the sweep ends, to be resumed."""
 _TENSORS = (checkpoint.MODEL, checkpoint.TRAINING)
+_RECORDS = (checkpoint.CONFIG, checkpoint.METRICS)
 
 
 class Checkpoints:
@@ -34,6 +35,10 @@ class Checkpoints:
     @cached_property
     def _store(self) -> Store:
         return Store(self.place, _PATIENCE)
+
+    @cached_property
+    def _hasty(self) -> Store:
+        return Store(self.place, 0.0)
 
     def sessions(self) -> list[str]:
         """The names of the starts of the sweep."""
@@ -55,10 +60,10 @@ class Checkpoints:
         if f"{session}/{name}" not in folders:
             folders.append(f"{session}/{name}")
 
-    def _of(self, *runs: str) -> Iterator[str]:
+    def _of(self, store: Store, *runs: str) -> Iterator[str]:
         """The names of all checkpoints of some runs."""
         for folder in (folder for run in runs for folder in self._folders.get(run, ())):
-            found = self._store.folders(folder)
+            found = store.folders(folder)
             yield from (f"{folder}/{name}" for name in found if name.startswith("checkpoint_"))
 
     def newest(self, run: str) -> str | None:
@@ -70,7 +75,7 @@ class Checkpoints:
         return self._newest(run)[0]
 
     def _newest(self, run: str) -> tuple[int, str | None]:
-        places = [self._store.at(name) for name in self._of(run)]
+        places = [self._store.at(name) for name in self._of(self._store, run)]
         return max(((epoch, place) for place in places if (epoch := trained_epochs(place))), default=(0, None))
 
     def drop(self, *runs: str, keep: str | None = None) -> None:
@@ -79,9 +84,9 @@ class Checkpoints:
         Ray's own `num_to_keep` would write a snapshot of all trials.
         """
         try:
-            for name in self._of(*runs):
-                if self._store.at(name) != keep:
-                    self._store.remove(name)
+            for name in self._of(self._hasty, *runs):
+                if self._hasty.at(name) != keep:
+                    self._hasty.remove(name)
         except StoreError:
             return
 
@@ -111,13 +116,14 @@ def _local_epochs(path: Path) -> int:
     for name in _TENSORS:
         with safe_open(path / name, "np"):
             pass
-    json.loads((path / checkpoint.METRICS).read_text())
+    for name in _RECORDS:
+        json.loads((path / name).read_text())
     return int(json.loads((path / checkpoint.COUNTERS).read_text())["epoch"])
 
 
 def _remote_epochs(store: Store) -> int:
     """Files of an object store are whole, but some may be missing."""
-    if not set(store.files()) >= {*_TENSORS, checkpoint.METRICS}:
+    if not set(store.files()) >= {*_TENSORS, *_RECORDS}:
         raise ValueError("not all of it is there")
     return int(store.read_json(checkpoint.COUNTERS)["epoch"])
 

@@ -1,4 +1,4 @@
-"""Why Ray gave a trial up, and what is to blame: the trial, its worker, its node, or where checkpoints are kept."""
+"""Why Ray gave a trial up, and what is to blame: it, its worker, its node, its checkpoint, or where those are kept."""
 
 from dataclasses import dataclass
 
@@ -14,20 +14,23 @@ from ray.exceptions import (
 from ray.tune.experiment import Trial
 
 from sweep.workers import WorkerLostError, error_of
+from vae.errors import OtherRunError
 from vae.store import StoreError, reason
 
-TRIAL, WORKER, NODE, PREEMPTION, STORAGE = "trial", "worker", "node", "preemption", "storage"
-MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, PREEMPTION: 30, STORAGE: 30}
+TRIAL, WORKER, NODE, PREEMPTION, STORAGE, OUTDATED = "trial", "worker", "node", "preemption", "storage", "outdated"
+MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, PREEMPTION: 30, STORAGE: 30, OUTDATED: 0}
 """That a trial survives without a new epoch in between. Its own errors would come again, so of these none. A worker
 that was killed may have taken too much memory; it will again, if so. A node that went away, shared with other trials,
-says nothing of this one unless that goes on; a market that took it back, or a store that refused, never does."""
+says nothing of this one unless that goes on; a market that took it back, or a store that refused, never does. A
+checkpoint of another version of the code stays one."""
 NODES_KILLED = 2
 """Died under a trial, in a row, which is to blame if no other can be. Else those that can are tried one at a time."""
-BLAMELESS = (NODE, PREEMPTION, STORAGE)
+BLAMELESS = (NODE, PREEMPTION, STORAGE, OUTDATED)
 """Of which a trial that ends says nothing of its params."""
 
 _LOST = (ActorUnavailableError, NodeDiedError, LocalRayletDiedError, ObjectLostError)
 _NODE_DIED = "because its node has died"  # Ray tells it from the worker's death in the message alone
+_IN_SETUP = {StoreError.__name__: STORAGE, OtherRunError.__name__: OUTDATED}  # the error itself is text by then
 _NOT_SHARED = "Unable to set up cluster storage"  # Ray's, on a node that does not see where results are
 
 
@@ -58,7 +61,7 @@ def classify(error: Exception) -> Crash:
     if isinstance(error, _LOST) or (isinstance(error, RayActorError) and _NODE_DIED in str(error)):
         return Crash(NODE, "its node died or could not be reached")
     if isinstance(error, RayActorError) and error.actor_init_failed:
-        blamed = STORAGE if StoreError.__name__ in str(error) else TRIAL  # the error itself is text by now
+        blamed = next((blamed for name, blamed in _IN_SETUP.items() if name in str(error)), TRIAL)
         return Crash(blamed, f"its worker could not be set up: {_line(str(error), -1)}")
     return Crash(WORKER, "its worker died" if isinstance(error, RayActorError) else _line(str(error), 0))
 
@@ -67,6 +70,8 @@ def _of_task(cause: Exception) -> Crash:
     """What is to blame for an error in a trial's own process."""
     if isinstance(cause, StoreError):
         return Crash(STORAGE, f"its checkpoint could not be read: {cause}")
+    if isinstance(cause, OtherRunError):
+        return Crash(OUTDATED, f"its checkpoint can't be gone on from: {cause}")
     if isinstance(cause, OSError) or _NOT_SHARED in str(cause):
         return Crash(STORAGE, f"its checkpoint could not be kept: {reason(cause)}")
     return Crash(TRIAL, f"{type(cause).__name__}: {_line(str(cause), 0)}")

@@ -15,7 +15,7 @@ from sweep.crash import MOST_CRASHES, crash_of
 from sweep.live import FinalsView
 from sweep.record import Report
 from sweep.results import SweepFolder
-from sweep.scheduler import rungs
+from sweep.scheduler import Stoppable, rungs
 from sweep.seeds import FinalRun, decide, plan
 from sweep.stop import Stop
 from sweep.study import Study
@@ -56,6 +56,7 @@ def train_finals(
                 folder.finals,
                 lambda config: f"{config['folder']}.{config['attempt']}",  # see `FinalRun.prefix`
                 search_alg=searcher,
+                scheduler=Stoppable(stop.asked),
                 stop=_End(stop, runs[0].epochs),
                 callbacks=[_FinalsCallback(left, folder, view, searcher.put_back), *minders],
                 max_failures=0,  # as of the search
@@ -63,14 +64,15 @@ def train_finals(
     return runs
 
 
-def adopt(runs: Sequence[FinalRun], callback: SweepCallback, min_kl: float) -> None:
-    """Makes the winner among final runs that of the sweep, once all have ended; until then the search's stays."""
+def adopt(runs: Sequence[FinalRun], callback: SweepCallback, min_kl: float) -> bool:
+    """Makes the winner among final runs that of the sweep, if all have ended; whether it has, or the search's stays."""
     decided = decide(runs, min_kl)
     if decided is None:
-        return
+        return False
     winner, seeds = decided
     assert winner.checkpoint is not None
     callback.export(winner.trial, winner.checkpoint, [_seed(run) for run in seeds])
+    return True
 
 
 def _seed(run: FinalRun) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from vae.errors import UserError
 
 def default_name(data: str) -> str:
     """Of a sweep over some data that begins now."""
-    stem = re.sub(r"[^\w.-]+", "-", Path(data).stem)
-    return f"{stem}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    stem = re.sub(r"[^\w.-]+", "-", Path(data).resolve().stem)
+    return f"{stem.lstrip('-.') or 'sweep'}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
 
 
 def _lasting(data: str) -> str:

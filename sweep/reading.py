@@ -152,11 +152,11 @@ def read(folder: SweepFolder) -> Reading:
         UserError: there is none of this name, nothing has been drawn yet, or the journal can't be read.
     """
     if not folder.journal.exists():
-        raise UserError(f"{folder.path}: no sweep there; `ls {folder.results}` shows the names.")
+        raise UserError(f"{folder.place}/{folder.name}: no sweep there; pass the name of one in --results.")
     written = datetime.fromtimestamp(folder.journal.stat().st_mtime)  # naive, as Optuna's times are
     try:
         settings, trials = _read_copy(whole_lines(folder.journal), folder.name)
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder.journal}: not a readable study journal ({error}); see --resume.") from None
     if not trials:
         raise UserError(f"{folder.path}: no trial has begun yet; try again in a minute.")

@@ -37,7 +37,7 @@ from vae.bounds import marginal_elbo
 from vae.corpus import Corpus, save_corpus
 from vae.errors import UserError, exit_code
 from vae.models.likelihood import moments_of
-from vae.store import is_remote
+from vae.store import is_remote, reason
 
 _RESERVE, _CHECKPOINT = 128 * 2**20, 64 * 2**20
 """Bytes that are kept free on the disk of results: for the end of the sweep, and for saving each trial that runs."""
@@ -75,10 +75,16 @@ def _run(args: argparse.Namespace) -> None:
     learned = warm_start(args.results, settings) if args.resume is None else []
     folder = SweepFolder(args.results, settings.name)
     folder.create()
-    with folder.driven(), Uploads(folder, say):
-        if joins_cluster(args.address) or is_remote(folder.place):
-            save_corpus(corpus, folder.data)  # for `--resume` on a machine that lacks them
-        _sweep(args, started, settings, corpus, learned, folder)
+    try:
+        with folder.driven(), Uploads(folder, say):
+            if joins_cluster(args.address) or is_remote(folder.place):
+                save_corpus(corpus, folder.data)  # for `--resume` on a machine that lacks them
+            _sweep(args, started, settings, corpus, learned, folder)
+    except OSError as error:  # of a quota, or a file system of the network
+        raise UserError(
+            f"{folder.path}: {reason(error)}; what was written is kept, go on with --resume {settings.name} --results "
+            f"{folder.place}."
+        ) from None
 
 
 def _room(folder: SweepFolder, resources: Resources) -> int:
@@ -132,7 +138,7 @@ def _sweep(
         "marginal_test_elbo": marginal_elbo(moments, corpus.splits["test"], spec),
     }
     say(f"baseline: {baseline['marginal_elbo']:.3f} nats a step on validation, keys independent, no model")
-    study = _opened(args, settings, folder, earlier.get("trials", {}), learned)
+    study = _opened(args, settings, folder, earlier.get("trials", {}).get("requested", 0), learned)
     stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / (study.most or math.inf), room)
     board = Board(folder.tensorboard)
     view = LiveView(study, rungs(settings.max_epochs), resources.slots, stop.left)
@@ -143,7 +149,7 @@ def _sweep(
     callback.write()
     if callback.best is not None:
         stop.bettered()  # by an earlier start
-    final_stop = Stop(None, None, clock, lambda: 0.0, room)
+    final_stop, cut_short = Stop(None, None, clock, lambda: 0.0, room), False
     try:
         stop.listen()
         with view:
@@ -154,7 +160,7 @@ def _sweep(
         if settings.final_seeds > 1 and not stop.interrupted:
             final_stop.listen()
             runs = train_finals(study, folder, corpus, resources, final_stop, minders)
-            adopt(runs, callback, settings.min_kl)
+            cut_short = not adopt(runs, callback, settings.min_kl) and final_stop.interrupted
     finally:
         ray.shutdown()
         for number in (signal.SIGINT, signal.SIGTERM):  # from here on either ends the command
@@ -166,11 +172,11 @@ def _sweep(
     if stop.full or final_stop.full:
         raise UserError(
             f"{folder.path}: the disk is nearly full, so the sweep has stopped; make room, then go on with "
-            f"--resume {settings.name}."
+            f"--resume {settings.name} --results {folder.place}."
         )
-    left = _left(study, stop, final_stop)
+    left = _left(study, stop, cut_short)
     if left is not None:
-        say(f"{left}; go on with: python -m sweep.run --resume {settings.name}")
+        say(f"{left}; go on with: python -m sweep.run --resume {settings.name} --results {folder.place}")
     say(f"took {duration(time.time() - started)}")
 
 
@@ -182,31 +188,33 @@ def _without_metre(settings: Settings) -> str:
 
 
 def _opened(
-    args: argparse.Namespace, settings: Settings, folder: SweepFolder, earlier: dict[str, int], learned: list[Earlier]
+    args: argparse.Namespace, settings: Settings, folder: SweepFolder, requested: int, learned: list[Earlier]
 ) -> Study:
-    study = Study(folder.journal, settings, most_trials(args, earlier), learned)
+    study = Study(folder.journal, settings, None, learned)
+    study.most = most_trials(args, requested, len(study.records))
     if args.trials is None and len(study.records) == study.most:
         say(f"no new trials, only what was begun: for more pass --trials above {study.most}, or --time-budget")
     return study
 
 
-def most_trials(args: argparse.Namespace, earlier: dict[str, int]) -> int | None:
+def most_trials(args: argparse.Namespace, requested: int, begun: int) -> int | None:
     """How many the sweep is to have; None: a time ends it.
 
     Args:
         args: the command line.
-        earlier: trials by state, and those requested, if this goes on with a sweep.
+        requested: by an earlier start of the sweep, as far as it was told to last; 0 if there was none.
+        begun: by earlier starts.
     """
     if args.trials is not None:
         return int(args.trials)
-    if args.time_budget is not None and not earlier.get("pending"):
+    if args.time_budget is not None and requested <= begun:
         return None
-    return earlier.get("requested") or DEFAULT_TRIALS
+    return requested or DEFAULT_TRIALS
 
 
-def _left(study: Study, stop: Stop, final_stop: Stop) -> str | None:
+def _left(study: Study, stop: Stop, cut_short: bool) -> str | None:
     """What `--resume` would go on with, if anything."""
-    if final_stop.interrupted:
+    if cut_short:
         return "not all final runs ended"
     if stop.interrupted and study.settings.final_seeds > 1:
         return "not all trials ended, and there were no final runs"

@@ -63,7 +63,32 @@ def _checked(report: Report) -> Report:
     return report
 
 
-class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
+class Stoppable(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
+    """Lets nothing begin once the sweep is asked to stop; until then what was handed out first.
+
+    Args:
+        stopping: whether it is.
+    """
+
+    def __init__(self, stopping: Callable[[], bool]) -> None:
+        super().__init__()
+        self.stopping = stopping
+
+    def place(self, trial: Trial) -> Any:
+        """What those that wait for a worker are ordered by."""
+        return trial.trial_id
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The next of those that wait for a worker; None, and they are given back, if the sweep is to stop."""
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        if not self.stopping():
+            return min(waiting, key=self.place, default=None)
+        for trial in waiting:
+            tune_controller.stop_trial(trial)
+        return None
+
+
+class Asha(Stoppable):
     """Decides on each report whether a trial goes on, and which trial runs next.
 
     Args:
@@ -72,16 +97,15 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
     """
 
     def __init__(self, study: Study, stopping: Callable[[], bool]) -> None:
-        super().__init__()
+        super().__init__(stopping)
         self.study = study
         self.rungs = rungs(study.settings.max_epochs)
-        self._stopping = stopping
         self._promotes = study.settings.scheduler == PROMOTION
         self._first = len(space.first_points(study.settings.task))
 
     def next(self) -> TrialRecord | None:
         """The trial to run next: one that was cut off, or is promoted, or is new; None if there is none now."""
-        if self._stopping():
+        if self.stopping():
             return None
         return (
             self.study.cut_off(self._held)
@@ -95,22 +119,17 @@ class Asha(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
             NODE in other.crashes for other in self.study.under_way()
         )
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Of what was handed out and waits for a worker: what was cut off by a crash first, then in that order."""
-
-        def place(trial: Trial) -> tuple[bool, int]:
-            record = self.study.records[trial.config["number"]]
-            return not record.crashes, record.turn
-
-        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
-        return min(waiting, key=place, default=None)
+    def place(self, trial: Trial) -> tuple[bool, int]:
+        """What was cut off by a crash first, then by turns."""
+        record = self.study.records[trial.config["number"]]
+        return not record.crashes, record.turn
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Records the report; CONTINUE or STOP. A trial that waits is stopped for Ray, and comes as another later."""
         del tune_controller
         number, report = trial.config["number"], result["report"]
         end = self.judge(number, report)
-        if end is None and not self._stopping():
+        if end is None and not self.stopping():
             return str(TrialScheduler.CONTINUE)
         if end is None:
             self.study.records[number].state = "paused"

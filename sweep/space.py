@@ -5,7 +5,16 @@ from typing import Any
 
 import optuna
 
-from vae.config import FAMILY_NAMES, MOST_ATTENDED, MOST_STEPS, Config, steps_as_wide, whole_bars
+from vae.config import (
+    FAMILY_NAMES,
+    MOST_ATTENDED,
+    MOST_HEAD_WIDTH,
+    MOST_STEPS,
+    Config,
+    steps_as_wide,
+    whole_bars,
+    widest_dense,
+)
 from vae.encoding import DataSpec
 
 BATCH_STEPS = (512, 1024, 2048)
@@ -38,14 +47,14 @@ def fitting_families(spec: DataSpec) -> tuple[str, ...]:
 
 
 def windows(family: str, spec: DataSpec) -> tuple[int, ...]:
-    """The windows to choose from: the data's natural unit, for dense layers; else four of them and whole songs too.
+    """The windows to choose from: the data's natural unit for dense layers; else four of them and whole songs too.
 
     Where each step has a code of its own, cuts cost context and give nothing: whole songs, see `crops`.
     """
     if family == "hierarchical":
         return (whole_bars(spec),)
     if family == "dense":
-        return (spec.window,)
+        return (Config.for_data(spec, {"family": family}).window,)
     if family == "sequential":
         return (min(spec.longest_song, MOST_STEPS),)
     longest = min(spec.longest_song, MOST_ATTENDED if family == "transformer" else MOST_STEPS)
@@ -68,8 +77,8 @@ def suggest(trial: optuna.trial.Trial, task: Task) -> dict[str, Any]:
     family = trial.suggest_categorical("family", task.families)
     batch_steps = trial.suggest_categorical("batch_steps", batches(task.spec))
     params = {"family": family, "batch_steps": batch_steps}
-    params |= _SIZES[family](trial)
     choices = windows(family, task.spec)
+    params |= _dense(trial, widest_dense(task.spec, choices[0])) if family == "dense" else _SIZES[family](trial)
     params["window"] = trial.suggest_categorical(f"{family}_window", choices) if len(choices) > 1 else choices[0]
     params |= {"crop": trial.suggest_categorical("crop", crops(task.spec))} if family == "sequential" else {}
     params |= _head(trial) if task.spec.is_binary else {}
@@ -78,9 +87,9 @@ def suggest(trial: optuna.trial.Trial, task: Task) -> dict[str, Any]:
     return params | _code(trial, family, task.min_kl)
 
 
-def _dense(trial: optuna.trial.Trial) -> dict[str, Any]:
+def _dense(trial: optuna.trial.Trial, widest: int) -> dict[str, Any]:
     return {
-        "dense_width": trial.suggest_int("dense_width", 64, 1024, log=True),
+        "dense_width": trial.suggest_int("dense_width", min(64, widest), widest, log=True),
         "dense_depth": trial.suggest_int("dense_depth", 1, 4),
     }
 
@@ -108,7 +117,6 @@ def _transformer(trial: optuna.trial.Trial) -> dict[str, Any]:
 
 
 _SIZES = {
-    "dense": _dense,
     "recurrent": _recalling,
     "hierarchical": _lstm,
     "sequential": _recalling,
@@ -118,7 +126,7 @@ _SIZES = {
 
 def _head(trial: optuna.trial.Trial) -> dict[str, Any]:
     return {
-        "head_width": trial.suggest_int("head_width", 64, 384, log=True),
+        "head_width": trial.suggest_int("head_width", 64, MOST_HEAD_WIDTH, log=True),
         "head_layers": trial.suggest_int("head_layers", 0, 2),
         "head_dropout": trial.suggest_float("head_dropout", 0.0, 0.5),
     }

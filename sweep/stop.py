@@ -18,7 +18,8 @@ GRACE_SECONDS = 15.0
 class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
     """Ends the search early: on Ctrl-C, SIGTERM, when the time budget is spent, or when nothing better comes.
 
-    Trials are first asked to stop at their next report, which saves them; what lasts longer is cut off.
+    Trials are first asked to stop at their next report, which saves them; what lasts longer is cut off, unless it was
+    patience that ended: then nothing is in a hurry.
 
     Args:
         budget: seconds from the first trial's start to the end of the search, or None.

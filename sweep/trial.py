@@ -14,7 +14,7 @@ from sweep.settings import Settings
 from vae.config import Config
 from vae.corpus import Corpus
 from vae.device import default_device
-from vae.errors import UserError
+from vae.errors import OtherRunError, UserError
 from vae.store import StoreError, fetched
 from vae.trainer import DivergedError, Trainer, TrainingData
 
@@ -67,6 +67,8 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
         with fetched(place) as path:
             try:
                 trainer.restore(path)
+            except OtherRunError:
+                raise
             except UserError as error:
                 raise StoreError(str(error)) from error
 

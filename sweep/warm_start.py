@@ -43,7 +43,7 @@ def require_sweeps(results: Path | str, names: Iterable[str]) -> None:
         folder = SweepFolder(results, name)
         fetch(folder, folder.summary.name)
         if not folder.journal.exists():
-            raise UserError(f"--warm-start {name}: no sweep of this name; `ls {results}` shows the names.")
+            raise UserError(f"--warm-start {name}: no sweep of this name in {results}.")
 
 
 def warm_start(results: Path | str, settings: Settings) -> list[Earlier]:

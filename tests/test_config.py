@@ -6,12 +6,13 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from sweep.space import batches
-from vae.config import FAMILY_NAMES, Config
+from vae.config import FAMILY_NAMES, MOST_HEAD_WIDTH, Config, widest_dense
 from vae.encoding import DataSpec
 from vae.errors import UserError
-from vae.models.registry import FAMILIES
+from vae.models.registry import FAMILIES, build_model
 
 NUMBERS = [field for field in dataclasses.fields(Config) if "low" in field.metadata]
 CHOICES = [field for field in dataclasses.fields(Config) if "names" in field.metadata]
@@ -198,13 +199,41 @@ def test_the_default_window_is_the_datas_unit_for_dense_layers_and_longer_for_se
 
 @pytest.mark.parametrize(
     ("encoding", "features", "steps"),
-    [("binary", 40, 1024), ("binary", 784, 128), ("binary", 1408, 64), ("binary", 10**6, 1), ("roll_onset", 176, 1024)],
+    [
+        ("binary", 40, 1024),
+        ("binary", 784, 128),
+        ("binary", 1408, 64),
+        ("binary", 10**6, 1),
+        ("real", 1408, 64),
+        ("roll_onset", 176, 1024),
+    ],
 )
-def test_wide_rows_of_binary_data_come_in_smaller_batches(encoding, features, steps):
-    """Each may be a whole window of music, and keys are scored one after the other."""
+def test_wide_rows_come_in_smaller_batches(encoding, features, steps):
+    """Each may be a whole window of music, and binary keys are scored one after the other."""
     spec = DataSpec(encoding, features, 1, None, 100.0, 1, 1)
     assert Config.for_data(spec, {"family": "dense"}).batch_steps == steps
     assert steps in batches(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "window", "widest"),
+    [
+        (replace(MUSIC, encoding="roll", features=88, window=16), 16, 1024),
+        (MUSIC, 64, 558),
+        (replace(MUSIC, steps_per_beat=12, window=192), 192, 224),
+        (replace(MUSIC, window=4000, longest_song=4000), 256, 171),
+        (DataSpec("real", 22_528, 1, None, 100.0, 1, 1), 1, 474),
+        (DataSpec("real", 10**8, 1, None, 100.0, 1, 1), 1, 1),
+    ],
+)
+def test_dense_layers_are_no_wider_than_memory_allows(spec, window, widest):
+    """25 million weights: with gradients, AdamW's moments, averages and copies a gibibyte."""
+    config = Config.for_data(spec, {"family": "dense"})
+    assert (config.window, widest_dense(spec, window), config.dense_width) == (window, widest, min(256, widest))
+    most = replace(config, dense_width=widest, dense_depth=4, head_width=MOST_HEAD_WIDTH)
+    with torch.device("meta"):
+        count = sum(p.numel() for p in build_model(most, spec).parameters())
+    assert count < 26_000_000 or widest == 1
 
 
 def test_what_is_given_comes_before_the_familys_defaults():

@@ -27,6 +27,7 @@ from sweep.crash import (
     MOST_CRASHES,
     NODE,
     NODES_KILLED,
+    OUTDATED,
     PREEMPTION,
     STORAGE,
     TRIAL,
@@ -39,6 +40,7 @@ from sweep.proposal import propose
 from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
 from sweep.workers import ActorManager, keep_error, known
+from vae.errors import OtherRunError
 
 KILLED = "1 worker(s) were killed due to the node running low on memory.\nMemory on the node was 5.41GB used."
 
@@ -90,6 +92,16 @@ ERRORS = {
         STORAGE,
         "its checkpoint could not be kept: cannot be reached (Unable to set up cluster storage with the following "
         "settings: x)",
+    ),
+    "checkpoint of another version": (
+        raised(OtherRunError("x: a run goes on with the same config")),
+        OUTDATED,
+        "its checkpoint can't be gone on from: x: a run goes on with the same config",
+    ),
+    "the same in setup": (
+        ActorDiedError(raised(OtherRunError("x: a run goes on with the same config"))),
+        OUTDATED,
+        "its worker could not be set up: OtherRunError: x: a run goes on with the same config",
     ),
     "data lost with a node": (
         raised(ObjectLostError("00" * 28, None, "put")).as_instanceof_cause(),
@@ -197,7 +209,8 @@ def test_a_node_that_was_gone_before_a_trial_trained_there_was_not_killed_by_it(
 
 
 @pytest.mark.parametrize(
-    ("blamed", "learns"), [(TRIAL, True), (WORKER, True), (NODE, True), (PREEMPTION, False), (STORAGE, False)]
+    ("blamed", "learns"),
+    [(TRIAL, True), (WORKER, True), (NODE, True), (PREEMPTION, False), (STORAGE, False), (OUTDATED, False)],
 )
 def test_what_is_lost_by_no_fault_of_its_own_teaches_nothing(make_study, blamed, learns):
     """The next proposal is one of the other trials alone; what fails by itself, or kills its nodes, counts."""

@@ -120,6 +120,8 @@ def test_moments_of_real_data_leave_no_scale_at_zero():
     moments = moments_of(Split(values, np.array([1, 1])), REAL)
     np.testing.assert_allclose(moments.mean, [2.0, 7.0])
     np.testing.assert_allclose(moments.std, [1.0, 0.01])
+    small = moments_of(Split(values * [1000.0, 0.0] + np.array([[0.0, 0.01], [0.0, 0.02]]), np.array([1, 1])), REAL)
+    np.testing.assert_allclose(small.std, [1000.0, 0.005])  # however small, its own
     constant = moments_of(Split(np.full((3, 2), 7.0, np.float32), np.ones(3, np.int64)), REAL)
     assert (constant.std > 0).all()
 

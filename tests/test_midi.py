@@ -106,6 +106,13 @@ def test_whole_beats_of_silence_are_left_out(tmp_path):
     assert song.notes.tolist() == [[60, 2, 6]]
 
 
+def test_a_song_ends_with_its_last_note_though_another_of_its_key_was_cut(tmp_path):
+    held, struck = track(b"\x00" + STRIKE, b"\x60" + RELEASE), track(b"\x08" + STRIKE, b"\x04" + RELEASE)
+    (song,) = read(tmp_path, midi(held, struck))
+    assert song.notes.tolist() == [[60, 0, 8], [60, 8, 12]]
+    assert song.steps == 12
+
+
 def test_pitches_beyond_the_piano_are_counted(tmp_path):
     events = [b"\x00\x90\x05\x50", b"\x04\x90\x05\x00", b"\x00" + STRIKE, b"\x04" + RELEASE]
     (song,) = read(tmp_path, midi(track(*events)))

@@ -6,6 +6,7 @@ import optuna
 import pytest
 from sweeping import open_study, report, search
 
+from sweep.begun import read_settings
 from sweep.reading import compared_at, ordered, read
 from vae.errors import UserError
 
@@ -53,6 +54,17 @@ def test_a_journal_that_is_none_is_told_in_a_line(folder, text, said):
     folder.journal.write_text(text)
     with pytest.raises(UserError, match=said):
         read(folder)
+
+
+def test_a_journal_of_a_later_version_is_told_in_a_line(folder):
+    open_study(folder.journal, 5)
+    text = folder.journal.read_text()
+    assert '"min_kl"' in text
+    folder.journal.write_text(text.replace('"min_kl"', '"least_kl"'))
+    with pytest.raises(UserError, match="not a readable study journal"):
+        read(folder)
+    with pytest.raises(UserError, match="not a readable study journal"):
+        read_settings(folder.journal, "test")
 
 
 def test_a_sweep_without_a_trial_is_told_in_a_line(folder):

@@ -7,6 +7,7 @@ from scipy.io import wavfile
 
 from sweep.final import heard
 from vae.encoding import LOWEST_PITCH, PITCHES, DataSpec, decode
+from vae.errors import UserError
 from vae.rendering import AUDIO_RATE, synthesise, write
 
 MUSIC = DataSpec("roll_onset", 2 * PITCHES, 4, 16, 90.0, 16, 32)
@@ -62,6 +63,14 @@ def test_numbered_files_of_the_users_own_stay(tmp_path):
     (tmp_path / "123.mid").write_bytes(b"mine")
     write(np.ones((2, 16, 176), np.uint8), MUSIC, tmp_path, "tunes")
     assert (tmp_path / "123.mid").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", ["001.mid", "000.wav"])
+def test_files_of_the_users_own_are_not_replaced(tmp_path, name):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(UserError, match=rf"{name}: is none of an earlier call's"):
+        write(np.ones((2, 16, 176), np.uint8), MUSIC, tmp_path, "tunes", sound=True)
+    assert contents(tmp_path) == {name: b"mine"}
 
 
 def test_a_note_sounds_at_its_frequency():

@@ -23,7 +23,7 @@ def test_the_newest_checkpoint_is_that_with_the_most_epochs(folder):
     assert [folder.trials.trained(run) for run in ("00007-", "00008-")] == [3, 0]
 
 
-@pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.TRAINING, checkpoint.COUNTERS, checkpoint.METRICS])
+@pytest.mark.parametrize("name", [*checkpoint.FINAL_FILES, checkpoint.TRAINING, checkpoint.COUNTERS])
 @pytest.mark.parametrize("cut", ["half", "absent"])
 def test_a_checkpoint_that_a_crash_left_in_pieces_is_passed_over(folder, name, cut):
     whole = write_checkpoint(folder.path / "trials" / "session-0" / "00007-00003", 0, epochs=1)

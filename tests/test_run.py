@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 from wsgiref.util import setup_testing_defaults
 
@@ -14,7 +15,8 @@ from optuna_dashboard import wsgi
 from sweeping import kill_in_training, rows_of, run, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sweep.arguments import parse
+from sweep.arguments import check, parse
+from sweep.prepare import default_name
 from sweep.results import SweepFolder
 from sweep.run import main, most_trials
 from sweep.status import main as status
@@ -250,7 +252,9 @@ def test_ctrl_c_stops_cleanly_keeps_everything_and_says_how_to_go_on(chords, tmp
     assert counts["paused"] >= 1
     assert summary["best"]["test_elbo"] is not None
     folder = SweepFolder(tmp_path, "stopped")
-    paused = [n for n, row in rows_of(tmp_path, "stopped").items() if row["state"] == "paused" and row["epochs"] != "0"]
+    rows = rows_of(tmp_path, "stopped")
+    assert "0" in {row["epochs"] for row in rows.values()}  # what was handed out but had no worker did not begin
+    paused = [number for number, row in rows.items() if row["state"] == "paused" and row["epochs"] != "0"]
     assert all(folder.trials.newest(f"{number:05d}-") is not None for number in paused)
     assert not folder.finals.sessions()
 
@@ -349,6 +353,25 @@ def test_data_that_changed_cannot_be_resumed(finished, chords, capsys):
     assert "has changed since the sweep chords began" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("data", "stem"), [("tunes.json", "tunes"), (".", "here"), ("-a b-", "a-b-"), (".midi", "midi"), ("/", "sweep")]
+)
+def test_a_name_by_default_is_one_that_commands_take(data, stem, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    name = default_name(data)
+    assert re.fullmatch(rf"{stem}-\d{{8}}-\d{{6}}", name)
+    check(parse(["--name", name]))
+    assert parse(["--resume", name]).resume == name
+
+
+def test_options_are_not_abbreviated(capsys):
+    """What goes to a cluster is all but `--cluster`, by its whole name."""
+    with pytest.raises(SystemExit, match="2"):
+        parse(["--clus", "cluster.yaml"])
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["", "0", "x", "3 s s", "5 weeks"])
 def test_a_time_that_is_none_is_refused(text, capsys):
     with pytest.raises(SystemExit, match="2"):
@@ -357,16 +380,17 @@ def test_a_time_that_is_none_is_refused(text, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "earlier", "most"),
+    ("words", "requested", "begun", "most"),
     [
-        ([], {}, 50),
-        (["--trials", "7"], {}, 7),
-        (["--time-budget", "2h"], {}, None),
-        (["--time-budget", "2h", "--trials", "7"], {}, 7),
-        (["--resume", "x"], {"requested": 9, "pending": 2}, 9),
-        (["--resume", "x", "--time-budget", "2h"], {"requested": 9, "pending": 2}, 9),
-        (["--resume", "x", "--time-budget", "2h"], {"requested": 9, "pending": 0}, None),
+        ([], 0, 0, 50),
+        (["--trials", "7"], 0, 0, 7),
+        (["--time-budget", "2h"], 0, 0, None),
+        (["--time-budget", "2h", "--trials", "7"], 0, 0, 7),
+        (["--resume", "x"], 9, 7, 9),
+        (["--resume", "x", "--time-budget", "2h"], 9, 7, 9),
+        (["--resume", "x", "--time-budget", "2h"], 9, 9, None),
+        (["--resume", "x", "--time-budget", "2h"], 9, 12, None),  # killed before it told of the last three
     ],
 )
-def test_a_time_budget_alone_ends_a_sweep_unless_a_number_of_trials_does(words, earlier, most):
-    assert most_trials(parse(words), earlier) == most
+def test_a_time_budget_alone_ends_a_sweep_unless_a_number_of_trials_does(words, requested, begun, most):
+    assert most_trials(parse(words), requested, begun) == most

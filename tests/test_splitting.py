@@ -71,7 +71,7 @@ def test_names_do_not_depend_on_order_or_name():
 @given(st.lists(st.integers(0, 40), min_size=3, max_size=200).filter(lambda drawn: len(set(drawn)) >= 3))
 def test_no_tune_is_on_two_sides_and_no_side_is_empty(drawn):
     names = [bytes([number]) for number in drawn]
-    sides = deal(names)
+    sides = deal(names, np.full(len(names), 60))
     assert set(sides.tolist()) == {0, 1, 2}
     assert all(len(set(sides[np.array(drawn) == number].tolist())) == 1 for number in drawn)
 
@@ -81,12 +81,19 @@ def test_no_tune_is_on_two_sides_and_no_side_is_empty(drawn):
 )
 def test_a_tenth_of_the_songs_rounded_up_goes_to_valid_and_to_test(songs, expected):
     names = [number.to_bytes(2, "big") for number in range(songs)]
-    assert np.bincount(deal(names)).tolist() == expected
+    assert np.bincount(deal(names, np.full(songs, 60))).tolist() == expected
+
+
+def test_of_very_much_music_some_is_held_out_and_the_rest_trained_on():
+    names = [number.to_bytes(2, "big") for number in range(3000)]
+    assert np.bincount(deal(names, np.full(3000, 1000))).tolist() == [2900, 50, 50]
+    assert np.bincount(deal(names, np.full(3000, 100_000))).tolist() == [2998, 1, 1]
 
 
 def test_the_sides_of_songs_do_not_depend_on_their_order():
     names = [bytes([number % 17]) for number in range(60)]
-    assert deal(names[::-1]).tolist() == deal(names).tolist()[::-1]
+    lengths = np.arange(60) + 1
+    assert deal(names[::-1], lengths[::-1]).tolist() == deal(names, lengths).tolist()[::-1]
 
 
 def test_no_tune_of_the_chorales_is_on_two_sides(bach_corpus):

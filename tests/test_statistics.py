@@ -205,6 +205,13 @@ def corpus_of(songs, spec):
     return Corpus("made", spec, {name: split_of(part) for name, part in parts.items()}, (), "")
 
 
+def test_excerpts_of_long_songs_are_fewer():
+    split = Split(np.zeros((1_200_000, 1), np.uint8), np.full(300, 4000))
+    cut, song = excerpts(split, 4000)
+    assert cut.shape == (125, 4000, 1)
+    assert (song[0], song[-1]) == (0, 299)
+
+
 def test_held_out_music_lies_inside_and_noise_outside_the_range_of_train():
     generator = np.random.default_rng(10)
     corpus = corpus_of([melody(walk(generator, 130), steps_each=2) for _ in range(60)], ROLL)

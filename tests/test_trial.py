@@ -9,6 +9,7 @@ from sweep.scheduler import validates
 from sweep.settings import Settings
 from sweep.trial import VaeTrial
 from vae.config import FAMILY_NAMES
+from vae.errors import OtherRunError
 from vae.store import StoreError
 from vae.trainer import Trainer
 
@@ -111,6 +112,14 @@ def test_a_trial_goes_on_from_its_checkpoint(family, tmp_path):
 def test_a_checkpoint_that_this_node_does_not_see_is_no_fault_of_the_trials(tmp_path):
     with pytest.raises(StoreError, match="no checkpoint here"):
         BoundTrial(config(checkpoint=str(tmp_path / "absent"), epoch=3))
+
+
+def test_a_checkpoint_of_another_configuration_is_no_fault_of_the_store(trial, tmp_path):
+    """As after an update of the code."""
+    trial.step()
+    trial.save_checkpoint(str(tmp_path))
+    with pytest.raises(OtherRunError, match="goes on with the same config"):
+        BoundTrial(config(checkpoint=str(tmp_path), epoch=1, dropout=0.3))
 
 
 def test_the_trainer_is_the_one_of_the_command_line(trial):

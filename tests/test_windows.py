@@ -208,6 +208,14 @@ def test_windows_of_like_length_come_together(batch_steps):
     assert order not in (sorted(order), sorted(order, reverse=True))
 
 
+def test_a_long_song_among_tiny_ones_does_not_pad_them_all():
+    songs = numbered([1] * 2000 + [300] * 12)
+    order = Order(songs, 300, batch_steps=200, seed=0)
+    batches = taken(order, songs.steps)
+    assert max(len(plan) * plan.longest for plan in batches) <= 4 * 200
+    assert sum(plan.steps for plan in batches) == songs.steps
+
+
 def test_cuts_differ_between_passes():
     songs = numbered([20])
     order = Order(songs, 4, batch_steps=8, seed=0)

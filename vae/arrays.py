@@ -194,4 +194,4 @@ def _sides(path: Path, songs: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     if len(set(names)) < len(SPLITS):
         found = f"found {len(set(names))} among {len(names)}"
         raise UserError(f"{path}: a split needs 3 rows that differ, {found}. Pass more data.")
-    return deal(names)
+    return deal(names, np.array([len(song) if song.ndim > 1 else 1 for song in songs], np.int64))

@@ -11,7 +11,9 @@ The last two are absent from checkpoints that are final, such as a sweep's `best
 
 import dataclasses
 import json
+import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from typing import Any
 import numpy as np
 import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vae.config import Config
@@ -72,8 +74,11 @@ def write_json(path: Path, value: Any) -> None:
 def write_files(directory: Path, tensors: dict[str, dict[str, Tensor]], records: dict[str, dict[str, Any]]) -> None:
     """Writes the files of a checkpoint by name into a folder that exists."""
     for name, group in tensors.items():
-        # Not `save_file`, whose errors are no OSErrors.
-        (directory / name).write_bytes(save({key: value.contiguous() for key, value in group.items()}))
+        try:
+            save_file({key: value.contiguous() for key, value in group.items()}, directory / name)
+        except safetensors.SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(*((int(number[1]), os.strerror(int(number[1]))) if number else (str(error),))) from None
     for name, record in records.items():
         (directory / name).write_text(json.dumps(record, indent=2) + "\n")
 

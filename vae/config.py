@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -195,13 +196,28 @@ MOST_STEPS = 4096
 """The longest window that is proposed: a song's whole length, where it is no longer."""
 MOST_ATTENDED = 1024
 """The same for transformers, each layer of which holds every step many times over."""
+MOST_DENSE_WIDTH, MOST_HEAD_WIDTH = 1024, 384
+"""That are proposed."""
+_MOST_WEIGHTS = 25_000_000
+"""Of dense layers: what they, their optimizer and copies take comes to a gibibyte."""
+_MOST_AT_ONCE = 256
+"""The longest window of dense layers, by default."""
 _SHOWN = 256
 """Steps that LSTMs are shown at once by default, at most: longer windows leave few to a batch, which is slow."""
 
 
 def steps_as_wide(spec: DataSpec, steps: int) -> int:
     """The steps of the data, at least one, that are as wide as steps of music: rows may each be a whole window."""
-    return max(1, steps // max(1, spec.features // PITCHES)) if spec.encoding == "binary" else steps
+    return steps if spec.is_music else max(1, steps // max(1, spec.features // PITCHES))
+
+
+def widest_dense(spec: DataSpec, window: int) -> int:
+    """The widest dense layers that leave a trial in bounded memory, however much a window holds.
+
+    Of width w: w for each input and each state of an output head, and at most 16 w^2 between hidden layers.
+    """
+    each = window * (spec.features + (MOST_HEAD_WIDTH if spec.is_binary else spec.features)) / 32
+    return int(min(MOST_DENSE_WIDTH, max(1, math.sqrt(each**2 + _MOST_WEIGHTS / 16) - each)))
 
 
 def whole_bars(spec: DataSpec) -> int:
@@ -216,6 +232,9 @@ def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     values["batch_steps"] = steps_as_wide(spec, Config.batch_steps)
     values |= {"transpose": 6} if spec.is_music else {}
     values |= _OF_FAMILY.get(family, {})
+    if family == "dense":
+        values["window"] = min(spec.window, _MOST_AT_ONCE)
+        values["dense_width"] = min(Config.dense_width, widest_dense(spec, values["window"]))
     if family == "recurrent":
         values["window"] = min(spec.longest_song, _SHOWN)
     if family == "sequential":

@@ -8,6 +8,10 @@ class UserError(ValueError):
     """A user's mistake, told in one line: the place, the rule, what was found, the way out."""
 
 
+class OtherRunError(UserError):
+    """A checkpoint is of another run, such as one of an earlier version of the code."""
+
+
 def exit_code(command: Callable[[], None]) -> int:
     """Runs a command; a `UserError` becomes one line on stderr and exit code 2."""
     try:

@@ -28,7 +28,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add_checkpoint_arguments(parser)
     parser.add_argument("--split", choices=("train", "valid", "test"), default="valid", help="default: valid")
     parser.add_argument("--iwae", type=int, metavar="K", help="also the importance-weighted bound with K samples")
-    parser.add_argument("--data", help="score other data of the same encoding (default: what it was trained on)")
+    parser.add_argument("--data", help="score other data of the same encoding, and compare with those")
     return parser.parse_args(argv)
 
 

@@ -113,6 +113,7 @@ def song_of(
     notes = normalise(np.concatenate([keys[:, :1], grid], axis=1))
     bar = None if beats_per_bar is None else beats_per_bar * steps_per_beat
     steps_per_bar = int(bar) if bar and bar.denominator == 1 else None
+    steps = int(notes[:, 2].max())  # a note that another cuts, of the same key, may have been the last
     return Song(name, notes, steps, tempo, steps_per_bar, out_of_range=len(heard) - len(keys))
 
 

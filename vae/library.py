@@ -158,6 +158,7 @@ def table_of_songs(place: str, found: str, songs: list[Song], encoding: str, ste
         rule = "train, valid and test need a tune each"
         raise UserError(f"{place}: {rule}; found {len(unique)} songs of {len(sizes)} tunes. Pass more music.")
     values = np.concatenate([encode(song, encoding) for song in unique])
+    lengths = np.array([song.steps for song in unique], np.int64)
     report = [
         f"{found}, {len(unique)} songs ({len(songs) - len(unique)} duplicates dropped), "
         f"{sum(len(song.notes) for song in unique):,} notes, {len(values):,} steps of 1/{steps_per_beat} beat",
@@ -168,8 +169,8 @@ def table_of_songs(place: str, found: str, songs: list[Song], encoding: str, ste
     return Table(
         encoding,
         values,
-        lengths=np.array([song.steps for song in unique], np.int64),
-        sides=deal(names),
+        lengths=lengths,
+        sides=deal(names, lengths),
         tempo=float(np.median([song.tempo for song in unique])),
         steps_per_bar=Counter(song.steps_per_bar for song in unique).most_common(1)[0][0],
         report=tuple(report),

@@ -44,13 +44,15 @@ def write(
         The names of the files, the picture last; those of sound left out.
 
     Raises:
-        UserError: the folder can't be written.
+        UserError: the folder can't be written, or holds files of these names that are no samples.
     """
     from vae.sheet import piano_roll_sheet
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
         ours = (directory / SHEET).exists()  # else numbered files there are the user's own
+        if not ours:
+            _require_free(directory, len(samples), spec)
         titles = [(labels or {}).get(number, f"{name} {number:03d}") for number in range(len(samples))]
         names = [*(_write_midi if spec.is_music else _write_array)(samples, spec, directory, titles), SHEET]
         piano_roll_sheet(samples, spec, directory / SHEET, name, labels)
@@ -62,6 +64,12 @@ def write(
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); pass another --out.") from None
     return names
+
+
+def _require_free(directory: Path, count: int, spec: DataSpec) -> None:
+    names = [f"{number:03d}.{kind}" for number in range(count) for kind in ("mid", "wav")] if spec.is_music else [ARRAY]
+    if taken := next((name for name in names if (directory / name).exists()), None):
+        raise UserError(f"{directory / taken}: is none of an earlier call's and would be lost; pass another --out.")
 
 
 def _write_midi(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, titles: list[str]) -> list[str]:

@@ -17,6 +17,8 @@ OPENING = 10
 In Bach's chorales it finds 58 tunes that recur, in 180 of 350 chorales, and 72 in 100 pairs of one title; the
 first 14 notes alone find 49 tunes and 37 pairs in 100.
 """
+HELD_OUT_STEPS = 50_000
+"""Of valid, and of test, about, that are enough: valid is scored again and again."""
 VARIETY = 4
 """Pitches that an opening must have: one repeated note begins many songs."""
 
@@ -80,19 +82,21 @@ def _opening(pitches: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
     return np.diff(pitches[:length])
 
 
-def deal(names: Sequence[bytes]) -> npt.NDArray[np.int64]:
+def deal(names: Sequence[bytes], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Which of `SPLITS` each song belongs to; songs of one name stay together.
 
-    Valid and test get a tenth of the songs each, rounded up, train the rest.
+    Valid and test get a tenth of the songs each, rounded up, or fewer where that is more than enough; train the rest.
 
     Args:
         names: [songs], of their tunes; hashes, so that their order says nothing. At least 3 that differ.
+        lengths: [songs], in steps.
     """
     sizes = Counter(names)
     waiting = sorted(sizes)
+    room = min(ceil(len(names) / 10), ceil(HELD_OUT_STEPS / lengths.mean()))
     side = dict.fromkeys(waiting, 0)
     for number, others in ((2, 2), (1, 1)):
-        taken = set(_draw(waiting, sizes, ceil(len(names) / 10), others))
+        taken = set(_draw(waiting, sizes, room, others))
         side |= dict.fromkeys(taken, number)
         waiting = [name for name in waiting if name not in taken]
     return np.array([side[name] for name in names], np.int64)

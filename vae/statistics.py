@@ -20,7 +20,8 @@ Floats = npt.NDArray[np.float64]
 NGRAM = 8
 """Consecutive melody notes in an n-gram: seven intervals."""
 
-_MOST_EXCERPTS = 1000  # of a split; its percentiles are as good as from more, and a summary takes a second
+_MOST_EXCERPTS, _MOST_STEPS = 1000, 500_000
+"""Of a split: percentiles are as good as from more, and a summary takes a second or two, and half a gibibyte."""
 _DRAWS = 50  # random groups of training rows, for the spread that groups of this size have by chance
 
 
@@ -181,7 +182,8 @@ def excerpts(split: Split, window: int, most: int = _MOST_EXCERPTS) -> tuple[Arr
     counts = np.ones_like(counts) if padded else counts
     song = np.repeat(np.arange(len(counts)), counts)
     index = np.arange(len(song)) - np.repeat(np.cumsum(counts) - counts, counts)
-    chosen = np.unique(np.linspace(0, len(song) - 1, min(most, len(song))).astype(np.int64))
+    count = min(most, len(song), max(1, _MOST_STEPS // window))
+    chosen = np.unique(np.linspace(0, len(song) - 1, count).astype(np.int64))
     song, index = song[chosen], index[chosen]
     rows = ((np.cumsum(split.lengths) - split.lengths)[song] + index * window)[:, None] + np.arange(window)
     cut = split.values[rows.clip(max=len(split.values) - 1)]

@@ -16,6 +16,8 @@ from vae.encoding import PITCHES
 
 _POOL = 16
 """Batches that a pass is sorted within, so that windows of like length come together and little is padded."""
+_PADDED = 4
+"""Times its steps that a batch may have with padding."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,15 @@ class Order:
         count = max(1, round(plan.steps / self._batch_steps))
         number = torch.div(middle * count, plan.steps, rounding_mode="floor")
         parts = torch.split(torch.arange(len(plan)), torch.unique_consecutive(number, return_counts=True)[1].tolist())
-        return [plan[parts[i]] for i in torch.randperm(len(parts), generator=self._generator).tolist()]
+        chosen = torch.randperm(len(parts), generator=self._generator).tolist()
+        return [batch for i in chosen for batch in self._without_much_padding(plan[parts[i]])]
+
+    def _without_much_padding(self, batch: Plan) -> list[Plan]:
+        """A batch; several if windows of very unlike length have met in it, as where most songs are tiny."""
+        most = _PADDED * self._batch_steps
+        if len(batch) * batch.longest <= most:
+            return [batch]
+        return [batch[part] for part in in_batches(batch, most)]
 
     def take(self) -> Plan:
         """The next batch."""

@@ -34,7 +34,7 @@ def moments_of(train: Split, spec: DataSpec) -> Moments:
     mean = total / len(train.values)
     std = train.values.std(axis=0, dtype=np.float64)
     overall = std.max() or 1.0
-    return Moments(mean, np.maximum(std, 0.01 * overall))  # a constant feature has no scale of its own
+    return Moments(mean, np.where(std > 1e-6 * overall, std, 0.01 * overall))  # what is constant has no scale
 
 
 def build_likelihood(spec: DataSpec, moments: Moments | None) -> "Bernoulli | Gaussian":
