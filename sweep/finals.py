@@ -89,6 +89,7 @@ class _Finals(Searcher):  # type: ignore[misc]  # ray ships incomplete types
         self._most = most
         self._runs, self._stop = list(runs), stop
         self._live: set[str] = set()
+        self._turns = 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The config of the next run; None while one that trains may come back, then FINISHED."""
@@ -98,7 +99,8 @@ class _Finals(Searcher):  # type: ignore[misc]  # ray ships incomplete types
             return None
         run = self._runs.pop(0)
         self._live.add(trial_id)
-        identity = {"folder": run.folder, "attempt": run.attempts}
+        self._turns += 1
+        identity = {"folder": run.folder, "attempt": run.attempts, "turn": self._turns}
         run.attempts += 1
         start = {"checkpoint": run.checkpoint, "epoch": run.epoch}
         return {**identity, "params": run.params, "seed": run.seed, **start}

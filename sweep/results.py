@@ -55,6 +55,11 @@ class SweepFolder:
         self.finals = Checkpoints(f"{home}/finals")
         self._ended: dict[int, str] = {}  # rows of `trials.csv` that do not change any more
 
+    @property
+    def again(self) -> str:
+        """The options that go on with it."""
+        return f"--resume {self.name} --results {self.place}"
+
     def create(self) -> None:
         """Makes the folder.
 

@@ -82,8 +82,7 @@ def _run(args: argparse.Namespace) -> None:
             _sweep(args, started, settings, corpus, learned, folder)
     except OSError as error:  # of a quota, or a file system of the network
         raise UserError(
-            f"{folder.path}: {reason(error)}; what was written is kept, go on with --resume {settings.name} --results "
-            f"{folder.place}."
+            f"{folder.path}: {reason(error)}; what was written is kept, go on with {folder.again}."
         ) from None
 
 
@@ -172,11 +171,11 @@ def _sweep(
     if stop.full or final_stop.full:
         raise UserError(
             f"{folder.path}: the disk is nearly full, so the sweep has stopped; make room, then go on with "
-            f"--resume {settings.name} --results {folder.place}."
+            f"{folder.again}."
         )
     left = _left(study, stop, cut_short)
     if left is not None:
-        say(f"{left}; go on with: python -m sweep.run --resume {settings.name} --results {folder.place}")
+        say(f"{left}; go on with: python -m sweep.run {folder.again}")
     say(f"took {duration(time.time() - started)}")
 
 

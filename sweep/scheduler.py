@@ -75,8 +75,8 @@ class Stoppable(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete ty
         self.stopping = stopping
 
     def place(self, trial: Trial) -> Any:
-        """What those that wait for a worker are ordered by."""
-        return trial.trial_id
+        """What those that wait for a worker are ordered by: their turns."""
+        return trial.config["turn"]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """The next of those that wait for a worker; None, and they are given back, if the sweep is to stop."""
@@ -121,8 +121,7 @@ class Asha(Stoppable):
 
     def place(self, trial: Trial) -> tuple[bool, int]:
         """What was cut off by a crash first, then by turns."""
-        record = self.study.records[trial.config["number"]]
-        return not record.crashes, record.turn
+        return not self.study.records[trial.config["number"]].crashes, trial.config["turn"]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Records the report; CONTINUE or STOP. A trial that waits is stopped for Ray, and comes as another later."""
