@@ -19,6 +19,7 @@ from vae.encoding import DataSpec
 
 BATCH_STEPS = (512, 1024, 2048)
 CROPS = (256, 1024)
+"""Shorter parts teach a model nothing of what comes back later, which shows only long after the first rungs."""
 _RATES = (1.0, 2.5)
 """What the KL is held at, in floors; free bits hold it in training, and on validation it comes out lower."""
 
@@ -64,7 +65,7 @@ def windows(family: str, spec: DataSpec) -> tuple[int, ...]:
 
 def crops(spec: DataSpec) -> tuple[int, ...]:
     """The parts of songs that training shows at once, to choose from."""
-    return tuple(sorted({min(steps, spec.longest_song) for steps in (4 * spec.window, *CROPS)}))
+    return tuple(sorted({min(steps, spec.longest_song) for steps in CROPS}))
 
 
 def batches(spec: DataSpec) -> tuple[int, ...]:

@@ -124,6 +124,7 @@ def test_windows_are_the_datas_unit_four_of_them_and_whole_songs():
 
 def test_parts_of_songs_are_no_longer_than_songs():
     assert space.crops(MUSIC) == (256, 400)
+    assert space.crops(replace(MUSIC, window=16)) == (256, 400)
     assert space.crops(SPECS["long songs"]) == (256, 1024)
     assert space.crops(SPECS["binary"]) == (20,)
     for _, params in draws(30, task_of(MUSIC)):
