@@ -102,6 +102,8 @@ class Uploads:
                 continue
             store.write(name, data)
             self._there[name] = marks
+        # A driver that waits for the store itself writes nothing new: it is to be told of all the same.
+        store.modified(f"{self._folder.name}/{self._folder.journal.name}")
 
     def _files(self) -> list[tuple[str, Path]]:
         """What the sweep has written, but for scratch files and the journal's lock and snapshot.

@@ -39,8 +39,8 @@ def test_a_store_that_is_away_for_a_while_is_told_of_once_and_loses_nothing(fold
     host, port = s3.get_host_and_port()
     with Uploads(folder, said.append):
         s3.stop()
+        wait_for(lambda: said)  # though nothing has changed
         folder.summary.write_text("{}")
-        wait_for(lambda: said)
         folder.journal.write_text("{}\n")
         back = ThreadedMotoServer(ip_address=host, port=port, verbose=False)  # the same buckets: it is this process's
         back.start()
