@@ -11,6 +11,7 @@ import torch
 from sweep.board import Board
 from sweep.callback import SweepCallback
 from sweep.results import SweepFolder
+from sweep.settings import FINAL_SEEDS, Settings
 from vae import checkpoint, rendering, statistics
 from vae.bounds import TEST_SEED, evaluate, importance_weighted_bound
 from vae.corpus import Corpus
@@ -22,12 +23,13 @@ from vae.sheet import as_image
 from vae.windows import Songs
 
 IWAE_SAMPLES = 16
+_LONGER = 3
 _PIECES = 64  # whose statistics stand in the summary
 _HEARD, _HEARD_SECONDS = 4, 60.0
 """Pieces as audio in TensorBoard, and of each how much: long songs make pieces of an hour, a gibibyte of sound."""
 
 
-def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: Board, min_kl: float) -> None:
+def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: Board, settings: Settings) -> None:
     """Scores the winner on test, writes the summary, and adds samples to TensorBoard.
 
     Raises:
@@ -43,7 +45,7 @@ def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: 
     summary = callback.write(samples=statistics.summarise(pieces, corpus))
     board.samples(as_image(pieces, corpus.spec), heard(pieces, corpus.spec), rendering.AUDIO_RATE)
     board.close()
-    _tell(summary, folder, min_kl)
+    _tell(summary, folder, settings)
 
 
 def heard(pieces: npt.NDArray[Any], spec: DataSpec) -> list[npt.NDArray[np.float32]]:
@@ -74,7 +76,7 @@ def _spread(seeds: list[dict[str, Any]] | None) -> str:
     return f"{len(elbos)} seeds: {min(elbos):.3f} to {max(elbos):.3f}; "
 
 
-def _tell(summary: dict[str, Any], folder: SweepFolder, min_kl: float) -> None:
+def _tell(summary: dict[str, Any], folder: SweepFolder, settings: Settings) -> None:
     best, baseline = summary["best"], summary["baseline"]
     spread = _spread(best["seeds"])
     states = ", ".join(f"{count} {state}" for state, count in summary["trials"].items() if count)
@@ -86,11 +88,17 @@ def _tell(summary: dict[str, Any], folder: SweepFolder, min_kl: float) -> None:
     )
     if not best["feasible"]:
         sys.stderr.write(
-            f"warning: no trial has a code that says enough (kl >= {min_kl:g} and code_gain >= {min_kl / 2:g} nats "
-            f"a step); this is the best ranked. Search longer or lower --min-kl.\n"
+            f"warning: no trial has a code that says enough (kl >= {settings.min_kl:g} and code_gain >= "
+            f"{settings.min_kl / 2:g} nats a step); this is the best ranked. Search longer or lower --min-kl.\n"
         )
     sys.stdout.write(
         f"play it: python -m vae.sample --best --results {folder.place}\n"
         f"look at it: tensorboard --logdir {folder.tensorboard}\n"
         f"understand it: python -m sweep.report {folder.name} --results {folder.place}\n"
     )
+    if best["epoch"] >= settings.last_epoch:
+        seeds = "" if settings.final_seeds > 1 else f" --final-seeds {FINAL_SEEDS}"
+        sys.stdout.write(
+            "it was still getting better at its last epoch; to train the best longer: python -m sweep.run "
+            f"{folder.again}{seeds} --final-epochs {_LONGER * settings.last_epoch}\n"
+        )

@@ -165,7 +165,7 @@ def _sweep(
         for number in (signal.SIGINT, signal.SIGTERM):  # from here on either ends the command
             signal.signal(number, signal.default_int_handler)
     torch.set_num_threads(os.cpu_count() or 1)
-    finish(callback, folder, corpus, board, settings.min_kl)
+    finish(callback, folder, corpus, board, settings)
     if stop.impatient:
         say(f"nothing better in the last {args.patience:.3g} of the budget (--patience)")
     if stop.full or final_stop.full:

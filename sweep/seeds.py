@@ -70,7 +70,7 @@ def plan(study: Study, folder: SweepFolder) -> list[FinalRun]:
 
 def _run(study: Study, folder: SweepFolder, record: TrialRecord, seed: int) -> FinalRun:
     settings = study.settings
-    epochs = settings.final_epochs or settings.max_epochs
+    epochs = settings.last_epoch
     params = space.stretched(record.params, epochs * settings.epoch_steps)
     run = FinalRun(record.number, seed, params, epochs)
     # A seed fixes a run: one of the search that was to train in the same way goes on where it stopped.

@@ -29,6 +29,11 @@ class Settings:
     warm_start: tuple[str, ...] = ()  # names of earlier sweeps
 
     @property
+    def last_epoch(self) -> int:
+        """To which the best are trained."""
+        return self.final_epochs or self.max_epochs
+
+    @property
     def task(self) -> space.Task:
         """What the space depends on."""
         return space.Task(self.families, self.spec, self.min_kl, self.max_epochs * self.epoch_steps)

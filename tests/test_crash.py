@@ -287,7 +287,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(chords, tmp_
     """By SIGKILL, after the first rung."""
     process = start(
         *("--data", chords, "--results", tmp_path, "--name", "shot", "--trials", 1, "--max-concurrent", 1),
-        *("--scheduler", "stopping", "--family", "dense", "--max-epochs", 9, "--epoch-steps", 40_000),
+        *("--scheduler", "stopping", "--family", "dense", "--max-epochs", 9, "--epoch-steps", 20_000),
     )
     found = []
 

@@ -61,6 +61,12 @@ def test_the_first_line_says_where_it_runs(finished):
     assert finished[1].splitlines()[0].startswith("sweep chords on this machine: ")
 
 
+def test_a_winner_that_still_got_better_is_told_with_the_way_on(finished):
+    epoch = json.loads((finished[0] / "chords" / "summary.json").read_text())["best"]["epoch"]
+    way = f"--resume chords --results {finished[0]} --final-seeds 3 --final-epochs 27"
+    assert (way in finished[1]) == (epoch == 9)
+
+
 def test_it_says_what_it_searches_and_what_it_cannot(finished):
     assert "families: dense" in finished[1]
 
@@ -197,8 +203,8 @@ def test_a_sweep_begins_with_the_best_of_an_earlier_one(finished, chords, tmp_pa
 
 
 def test_killed_again_and_again_a_sweep_resumes_and_loses_nothing(chords, tmp_path):
-    """With a worker on each core; the first time when some trials have ended, then at random moments."""
-    options, moments = ("--results", tmp_path), random.Random(1)
+    """With a worker on each core; first when some trials have ended, then at a random moment."""
+    options = ("--results", tmp_path)
     journal = SweepFolder(tmp_path, "killed").journal
     process = start(
         *("--data", chords, "--name", "killed", "--trials", 14, "--max-epochs", 9, "--epoch-steps", 4000),
@@ -207,9 +213,8 @@ def test_killed_again_and_again_a_sweep_resumes_and_loses_nothing(chords, tmp_pa
     wait_for(lambda: count_of(tmp_path, "killed", "stopped", "completed") >= 3, process)
     os.kill(process.pid, signal.SIGKILL)  # the driver alone
     process.communicate(timeout=60)
-    for _ in range(2):
-        process = start("--resume", "killed", *options)
-        kill_in_training(process, journal, moments.uniform(0.0, 1.0))
+    process = start("--resume", "killed", *options)
+    kill_in_training(process, journal, random.Random(1).uniform(0.0, 1.0))
     before = {t.number: t for t in _study(journal, "killed").trials if t.state.is_finished()}
     assert len(before) >= 3
     code, output = run("--resume", "killed", *options)
@@ -313,7 +318,7 @@ def test_without_a_code_that_says_enough_the_best_ranked_wins_with_a_warning(cho
         (("--resume", "x", "--max-epochs", "27"), "--max-epochs is fixed once a sweep has begun"),
         (("--resume", "x", "--seed=0"), "--seed is fixed once a sweep has begun"),
         (("--resume", "x", "--warm-start", "y"), "--warm-start is fixed once a sweep has begun"),
-        (("--warm-start", "nothing"), "--warm-start nothing: no sweep of this name; `ls "),
+        (("--warm-start", "nothing"), "--warm-start nothing: no sweep of this name in "),
         (("--name", "a/b"), "--name must hold letters"),
         (("--name", ".."), "--name must hold letters"),
         (("--name", "latest"), "and not be 'latest', but got 'latest'"),
