@@ -23,7 +23,7 @@ from vae.sheet import as_image
 from vae.windows import Songs
 
 IWAE_SAMPLES = 16
-_LONGER = 3
+_LONGER = 3  # times the epochs, where the winner still got better
 _PIECES = 64  # whose statistics stand in the summary
 _HEARD, _HEARD_SECONDS = 4, 60.0
 """Pieces as audio in TensorBoard, and of each how much: long songs make pieces of an hour, a gibibyte of sound."""

@@ -69,10 +69,11 @@ def prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
     if args.resume is None:
         corpus = load_corpus(args.data, args.encoding, args.steps_per_beat, args.steps_per_bar)
         settings = _new_settings(args, corpus)
-        if _fetched(args.results, settings.name).journal.exists():
+        folder = _fetched(args.results, settings.name)
+        if folder.journal.exists():
             raise UserError(
-                f"{args.results}/{settings.name}: a sweep of this name exists; go on with it by "
-                f"--resume {settings.name}, or pass another --name."
+                f"{args.results}/{settings.name}: a sweep of this name exists; go on with it by {folder.again}, or "
+                "pass another --name."
             )
         return settings, corpus
     folder = _fetched(args.results, args.resume)

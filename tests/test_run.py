@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import signal
 from wsgiref.util import setup_testing_defaults
 
@@ -15,10 +14,8 @@ from optuna_dashboard import wsgi
 from sweeping import kill_in_training, rows_of, run, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sweep.arguments import check, parse
-from sweep.prepare import default_name
 from sweep.results import SweepFolder
-from sweep.run import main, most_trials
+from sweep.run import main
 from sweep.status import main as status
 from vae import checkpoint, sample
 from vae.bounds import TEST_SEED, VALIDATION_SEED, evaluate
@@ -302,41 +299,6 @@ def test_without_a_code_that_says_enough_the_best_ranked_wins_with_a_warning(cho
     assert best["test_elbo"] is not None
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (("--trials", "0"), "--trials must be at least 1, but got 0"),
-        (("--max-epochs", "-1"), "--max-epochs must be at least 1"),
-        (("--seed", "-1"), "--seed must lie in 0.."),
-        (("--min-kl", "-1"), "--min-kl must be at least 0"),
-        (("--final-seeds", "0"), "--final-seeds must be at least 1, but got 0"),
-        (("--final-epochs", "9"), "--final-epochs must be at least --max-epochs, 27, but got 9"),
-        (("--final-seeds", "1", "--final-epochs", "54"), "--final-epochs needs final runs, but --final-seeds is 1"),
-        (("--data", "no/such/place"), "no/such/place: no such file or folder"),
-        (("--resume", "nothing"), "no sweep to resume"),
-        (("--resume", "x", "--max-epochs", "3"), "--max-epochs is fixed once a sweep has begun"),
-        (("--resume", "x", "--max-epochs", "27"), "--max-epochs is fixed once a sweep has begun"),
-        (("--resume", "x", "--seed=0"), "--seed is fixed once a sweep has begun"),
-        (("--resume", "x", "--warm-start", "y"), "--warm-start is fixed once a sweep has begun"),
-        (("--warm-start", "nothing"), "--warm-start nothing: no sweep of this name in "),
-        (("--name", "a/b"), "--name must hold letters"),
-        (("--name", ".."), "--name must hold letters"),
-        (("--name", "latest"), "and not be 'latest', but got 'latest'"),
-        (("--address", "ray://10.0.0.1:10001"), "--address ray://10.0.0.1:10001: must be auto, local or HOST:PORT"),
-        (("--results", "s3:/bucket/x"), "must be a folder, s3://BUCKET/"),
-        (("--cluster", "none.yaml"), "none.yaml: no such file"),
-        (("--cluster", "clusters/kuberay.yaml"), "no cluster file"),
-    ],
-)
-def test_a_users_error_is_one_line_and_exit_code_2(arguments, told, tmp_path, capsys):
-    results = [] if "--results" in arguments else ["--results", str(tmp_path)]
-    assert main([*arguments, *results]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert told in error
-
-
 def test_a_name_that_is_taken_is_refused(finished, chords, capsys):
     assert main(["--data", str(chords), "--results", str(finished[0]), "--name", "chords"]) == 2
     assert "a sweep of this name exists; go on with it by --resume chords" in capsys.readouterr().err
@@ -356,46 +318,3 @@ def test_data_that_changed_cannot_be_resumed(finished, chords, capsys):
     finally:
         chords.write_text(text)
     assert "has changed since the sweep chords began" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("data", "stem"), [("tunes.json", "tunes"), (".", "here"), ("-a b-", "a-b-"), (".midi", "midi"), ("/", "sweep")]
-)
-def test_a_name_by_default_is_one_that_commands_take(data, stem, tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    name = default_name(data)
-    assert re.fullmatch(rf"{stem}-\d{{8}}-\d{{6}}", name)
-    check(parse(["--name", name]))
-    assert parse(["--resume", name]).resume == name
-
-
-def test_options_are_not_abbreviated(capsys):
-    """What goes to a cluster is all but `--cluster`, by its whole name."""
-    with pytest.raises(SystemExit, match="2"):
-        parse(["--clus", "cluster.yaml"])
-    assert "unrecognized arguments" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("text", ["", "0", "x", "3 s s", "5 weeks"])
-def test_a_time_that_is_none_is_refused(text, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(["--time-budget", text])
-    assert "must be a time above 0 such as 90s, 40m or 2h" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "requested", "begun", "most"),
-    [
-        ([], 0, 0, 50),
-        (["--trials", "7"], 0, 0, 7),
-        (["--time-budget", "2h"], 0, 0, None),
-        (["--time-budget", "2h", "--trials", "7"], 0, 0, 7),
-        (["--resume", "x"], 9, 7, 9),
-        (["--resume", "x", "--time-budget", "2h"], 9, 7, 9),
-        (["--resume", "x", "--time-budget", "2h"], 9, 9, None),
-        (["--resume", "x", "--time-budget", "2h"], 9, 12, None),  # killed before it told of the last three
-    ],
-)
-def test_a_time_budget_alone_ends_a_sweep_unless_a_number_of_trials_does(words, requested, begun, most):
-    assert most_trials(parse(words), requested, begun) == most

@@ -107,9 +107,8 @@ def song_of(
     beats = keys[:, 1:] - np.floor(keys[:, 1].min())
     grid = np.floor(beats * steps_per_beat + 0.5)
     grid[:, 1] = np.maximum(grid[:, 1], grid[:, 0] + 1)
-    steps = int(grid[:, 1].max())
-    if steps > MAX_STEPS:
-        raise UnreadableFileError(path, f"{steps:,} steps long, over {MAX_STEPS:,}", "Cut it into songs.")
+    if (end := int(grid[:, 1].max())) > MAX_STEPS:
+        raise UnreadableFileError(path, f"{end:,} steps long, over {MAX_STEPS:,}", "Cut it into songs.")
     notes = normalise(np.concatenate([keys[:, :1], grid], axis=1))
     bar = None if beats_per_bar is None else beats_per_bar * steps_per_beat
     steps_per_bar = int(bar) if bar and bar.denominator == 1 else None
