@@ -80,12 +80,18 @@ def suggest(trial: optuna.trial.Trial, task: Task) -> dict[str, Any]:
     params = {"family": family, "batch_steps": batch_steps}
     choices = windows(family, task.spec)
     params |= _dense(trial, widest_dense(task.spec, choices[0])) if family == "dense" else _SIZES[family](trial)
-    params["window"] = trial.suggest_categorical(f"{family}_window", choices) if len(choices) > 1 else choices[0]
-    params |= {"crop": trial.suggest_categorical("crop", crops(task.spec))} if family == "sequential" else {}
+    params["window"] = _choose(trial, f"{family}_window", choices)
+    params |= {"crop": _choose(trial, "crop", crops(task.spec))} if family == "sequential" else {}
     params |= _head(trial) if task.spec.is_binary else {}
     params |= _regularisation(trial, family, task.spec)
     params |= _optimization(trial, task.horizon // batch_steps)
     return params | _code(trial, family, task.min_kl)
+
+
+def _choose(trial: optuna.trial.Trial, name: str, choices: tuple[int, ...]) -> int:
+    """Draws one; what has no alternative is no dimension of the space."""
+    chosen: int = trial.suggest_categorical(name, choices) if len(choices) > 1 else choices[0]
+    return chosen
 
 
 def _dense(trial: optuna.trial.Trial, widest: int) -> dict[str, Any]:
