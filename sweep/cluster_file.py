@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import io
+import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ _PROVIDERS = {
 }
 """What a provider takes."""
 _ANY_PROVIDER = ("type", "module", "disable_node_updaters", "use_external_head_ip")
-_NEEDED = {"local": ("head_ip", "worker_ips"), "aws": ("region",), "gcp": ("region", "project_id")}
+_NEEDED = {"local": ("head_ip", "worker_ips"), "aws": ("region",), "gcp": ("region", "availability_zone", "project_id")}
 _RAYS_OWN = "SubnetIds"  # beside what EC2 takes
 _MACHINE_NEEDS = ("InstanceType", "ImageId")
 _TYPES = {"string": str, "integer": int, "boolean": bool, "list": list, "structure": dict}
@@ -76,7 +77,7 @@ def problems(path: Path) -> list[str]:
     found = [*_of_ray(config)]
     with contextlib.suppress(AttributeError, TypeError) if found else contextlib.nullcontext():  # of what Ray refuses
         found += [*_of_provider(config), *_of_machines(config), *_left_as_they_were(config)]
-        found += [*_of_head(config), *_of_access(config)]
+        found += [*_of_head(config), *_of_access(config), *_of_mounts(config)]
     found += [] if found else _of_results(config)
     return [f"{path}: {line}" for line in found]
 
@@ -204,6 +205,15 @@ def _of_access(config: dict[str, Any]) -> Iterator[str]:
         yield f"no token in {_TOKEN}: ray get-auth-token --generate && chmod 600 {_TOKEN}"
     elif stat.S_IMODE(token.stat().st_mode) & 0o077:
         yield f"others can read the token: chmod 600 {_TOKEN}"
+
+
+def _of_mounts(config: dict[str, Any]) -> Iterator[str]:
+    """Links that lead nowhere, on which `ray up` fails once its head runs: it reads whatever it is to copy."""
+    for mount in (config.get("file_mounts") or {}).values():
+        for folder, folders, files in os.walk(Path(mount).expanduser()):
+            for place in (Path(folder, name) for name in (*folders, *files)):
+                if not place.exists():
+                    yield f"{place} is a link to nothing, which Ray can't copy; remove it."
 
 
 def _of_results(config: dict[str, Any]) -> Iterator[str]:

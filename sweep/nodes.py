@@ -28,6 +28,8 @@ _SECONDS = 90.0
 """That a node may take to answer."""
 _LOOK_SECONDS = 5.0
 """How often to look for nodes that have joined."""
+_WORKERLESS = 600.0
+"""How long a sweep waits for a worker until it says so, in seconds, and how often it says so."""
 _FILES, _DISK, _MEMORY = 4096, 5 * 2**30, 2 * 2**30
 """The least of open files, of free disk and of free memory, in bytes."""
 _MONITOR = "/tmp/ray/session_latest/logs/monitor.log"
@@ -40,6 +42,7 @@ class Facts:
     host: str
     versions: dict[str, str]
     gpus: int  # that torch sees
+    cuda: str  # that torch is built for; empty: none
     files: int
     disk: int
     memory: int
@@ -66,7 +69,7 @@ def examine(place: str, mark: str) -> Facts:
     return Facts(
         socket.gethostname(),
         versions() | {"ray": ray.__version__},
-        _gpus(),
+        *_gpus(),
         _open_files(),
         shutil.disk_usage(tempfile.gettempdir()).free,
         psutil.virtual_memory().available,
@@ -75,12 +78,13 @@ def examine(place: str, mark: str) -> Facts:
     )
 
 
-def _gpus() -> int:
-    """That torch sees; in a process of its own, from which Ray hides none."""
+def _gpus() -> tuple[int, str]:
+    """That torch sees, in a process of its own, from which Ray hides none; and the version of CUDA it is built for."""
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    program = "import sys, torch; sys.stdout.write(str(torch.cuda.device_count()))"
+    program = "import torch; print(torch.cuda.device_count(), torch.version.cuda or '')"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    return int(done.stdout) if done.returncode == 0 else 0
+    gpus, _, cuda = done.stdout.strip().partition(" ")
+    return (int(gpus), cuda) if done.returncode == 0 else (0, "")
 
 
 def _open_files() -> int:
@@ -155,7 +159,7 @@ class Preflight:
 
 
 class Newcomers(Callback):  # type: ignore[misc]  # ray ships incomplete types
-    """Tells what is wrong with nodes that join while trials run.
+    """Tells what is wrong with nodes that join while trials run, and if none does.
 
     Args:
         preflight: has asked the others.
@@ -164,7 +168,7 @@ class Newcomers(Callback):  # type: ignore[misc]  # ray ships incomplete types
 
     def __init__(self, preflight: Preflight, tell: Callable[[str], None]) -> None:
         self._preflight, self._tell = preflight, tell
-        self._looked = time.monotonic()
+        self._looked = self._staffed = time.monotonic()
 
     def on_step_end(self, *args: Any, **info: Any) -> None:
         """Looks every few seconds."""
@@ -172,9 +176,20 @@ class Newcomers(Callback):  # type: ignore[misc]  # ray ships incomplete types
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return
         self._looked = time.monotonic()
+        self._miss_workers()
         with contextlib.suppress(UserError):  # of a store that refuses for a while
             for line in self._preflight.problems(patience=0.0):
                 self._tell(f"warning: {line}")
+
+    def _miss_workers(self) -> None:
+        if ray.cluster_resources().get("CPU"):
+            self._staffed = self._looked
+        elif self._looked - self._staffed > _WORKERLESS:
+            self._staffed = self._looked
+            self._tell(
+                f"warning: no worker has been there for {_WORKERLESS / 60:.0f} minutes; `ray status` on the head says "
+                "why, such as a quota of your account, or no spot machines to be had."
+            )
 
 
 def _of_node(facts: Facts, resources: dict[str, float], place: str, written: bool) -> list[str]:
@@ -187,8 +202,10 @@ def _of_node(facts: Facts, resources: dict[str, float], place: str, written: boo
             "of them, or pass --results s3://..."
         )
     if facts.gpus < resources.get("GPU", 0):
+        build = f"for CUDA {facts.cuda}: update its driver, or" if facts.cuda else "without CUDA:"
         found.append(
-            f"{host}: torch sees {facts.gpus} of {resources['GPU']:g} GPUs; install a build of torch for its driver."
+            f"{host}: torch sees {facts.gpus} of {resources['GPU']:g} GPUs; it is built {build} install a build for "
+            "its driver."
         )
     if facts.files < _FILES:
         found.append(f"{host}: may open {facts.files} files; `ulimit -n 65536` before `ray start`.")

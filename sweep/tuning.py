@@ -27,7 +27,7 @@ from vae.errors import UserError
 
 LOCAL = "local"
 """The address of no cluster: this machine."""
-_WORKERS_SECONDS = 600.0
+_WORKERS_SECONDS = 1800.0
 """How long a cluster may take to have its first worker."""
 _NAMED_SECONDS = 30.0
 """How long, once it has, those that its file names may take."""
@@ -181,6 +181,8 @@ def find_resources(trials_per_gpu: int, limit: int | None, joined: bool, tell: C
     if not joined:
         return Resources(ray.cluster_resources(), trials_per_gpu, limit)
     if promised := _promised():
+        if not _has_cores():
+            tell("machines start when trials ask for them; the first takes some minutes")
         return Resources(promised, trials_per_gpu, limit)
     return Resources(_await_workers(tell), trials_per_gpu, limit, tell)
 

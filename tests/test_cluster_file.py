@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 def cluster(tmp_path, monkeypatch, bucket):
     """Writes `cluster.yaml` as a user would who has filled it in, but for a change."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # what is mounted
     token = tmp_path / ".ray" / "auth_token"
     token.parent.mkdir()
     token.write_text("secret")
@@ -138,6 +139,20 @@ def test_a_token_that_is_absent_or_open_is_told(cluster, tmp_path):
     assert any("others can read the token" in line for line in problems(path))
     shutil.rmtree(tmp_path / ".ray")
     assert any("no token" in line for line in problems(path))
+
+
+def test_a_link_to_nothing_among_what_is_copied_is_told(cluster, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "latest").symlink_to("gone")
+    assert any("results/latest is a link to nothing" in line for line in problems(cluster()))
+
+
+def test_what_google_needs_is_told(tmp_path):
+    config = yaml.safe_load((ROOT / "clusters" / "gcp.yaml").read_text())
+    del config["provider"]["availability_zone"]
+    path = tmp_path / "gcp.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert any("provider.availability_zone is missing" in line for line in problems(path))
 
 
 def test_credentials_that_are_not_valid_any_more_are_told(cluster, monkeypatch):

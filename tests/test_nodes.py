@@ -6,7 +6,7 @@ import pytest
 
 from sweep.nodes import Facts, _absent, _of_node, _of_versions
 
-SOUND = Facts("w1", {"ray": "2.60.0", "torch": "2.13.0"}, 1, 65536, 50 * 2**30, 8 * 2**30, True, None)
+SOUND = Facts("w1", {"ray": "2.60.0", "torch": "2.13.0"}, 1, "13.0", 65536, 50 * 2**30, 8 * 2**30, True, None)
 
 
 def test_nothing_is_found_where_nothing_is_wrong():
@@ -17,7 +17,12 @@ def test_nothing_is_found_where_nothing_is_wrong():
 @pytest.mark.parametrize(
     ("change", "written", "line"),
     [
-        ({"gpus": 0}, True, "w1: torch sees 0 of 1 GPUs; install a build of torch for its driver."),
+        ({"gpus": 0}, True, "w1: torch sees 0 of 1 GPUs; it is built for CUDA 13.0: update its driver, or install"),
+        (
+            {"gpus": 0, "cuda": ""},
+            True,
+            "w1: torch sees 0 of 1 GPUs; it is built without CUDA: install a build for its driver.",
+        ),
         ({"files": 1024}, True, "w1: may open 1024 files; `ulimit -n 65536` before `ray start`."),
         ({"disk": 2**30}, True, "w1: 1.0 GiB of disk are free; checkpoints pass through it, make room."),
         ({"memory": 2**30}, True, "w1: 1.0 GiB of memory are free; a trial takes up to 1.5."),

@@ -42,8 +42,18 @@ def test_a_gpu_is_shared_and_without_one_a_trial_takes_a_core(found, trials_per_
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
     """Of one machine with one core, whose driver has a home folder of the test's own."""
+    yield from make_cluster(tmp_path, monkeypatch, cores=1)
+
+
+@pytest.fixture
+def head(tmp_path, monkeypatch):
+    """A cluster without workers."""
+    yield from make_cluster(tmp_path, monkeypatch, cores=0)
+
+
+def make_cluster(tmp_path, monkeypatch, cores):
     monkeypatch.setenv("HOME", str(tmp_path))
-    cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 1})
+    cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": cores})
     yield cluster
     ray.shutdown()
     cluster.shutdown()
@@ -113,18 +123,33 @@ def test_machines_that_the_cluster_file_names_are_waited_for_a_little(cluster, t
     assert seconds > 3.0
 
 
-def test_a_wait_for_workers_that_ends_in_vain_asks_for_none_any_more(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
+@pytest.mark.usefixtures("head")
+def test_a_wait_for_workers_that_ends_in_vain_asks_for_none_any_more(monkeypatch):
     monkeypatch.setattr("sweep.tuning._WORKERS_SECONDS", 1.0)
-    cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 0})
-    try:
-        with pytest.raises(UserError, match="no worker has joined the cluster"):
-            find_resources(1, None, joined=True, tell=[].append)
-        asked = _internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL)
-        assert json.loads(asked) == []
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    with pytest.raises(UserError, match="no worker has joined the cluster"):
+        find_resources(1, None, joined=True, tell=[].append)
+    asked = _internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL)
+    assert json.loads(asked) == []
+
+
+def test_a_sweep_that_no_worker_joins_says_so(head, tmp_path, monkeypatch):
+    monkeypatch.setattr("sweep.nodes._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("sweep.nodes._WORKERLESS", 2.0)
+    said = []
+    newcomers = Newcomers(Preflight(str(tmp_path / "results")), said.append)
+
+    def told():
+        newcomers.on_step_end()
+        return [line for line in said if "no worker has been there" in line]
+
+    assert told() == []
+    wait_for(told)
+    head.add_node(num_cpus=1)
+    wait_for(lambda: ray.cluster_resources().get("CPU"))
+    said.clear()
+    assert told() == []
+    time.sleep(2.1)
+    assert told() == []
 
 
 class Losing(tune.Callback):
