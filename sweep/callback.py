@@ -88,7 +88,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._dropped: set[int] = set()
         self._behind = False  # whether a store has a checkpoint that it did not give
         self._tried = self._written = 0.0
-        self._outdated = False  # the table, by a trial that has ended
+        self._outdated = False  # the table and the summary, by a trial that has begun or ended, or is better
         # An earlier start of this sweep may have exported a winner.
         self.best = self._read_best() if (folder.best / checkpoint.METRICS).exists() else None
 
@@ -106,6 +106,11 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
             "seeds": metrics["provenance"].get("seeds"),
         }
 
+    def epochs_of_best(self) -> int:
+        """To which the winner's trial was trained; 0 if the study went back to a snapshot and forgot it."""
+        record = self._study.records.get(self.best["trial"]) if self.best is not None else None
+        return 0 if record is None else record.epoch
+
     def _params(self, number: int) -> dict[str, Any]:
         """Those drawn of the winner, as it was trained; all if the study went back to a snapshot and forgot it."""
         config: dict[str, Any] = checkpoint.read_json(self._folder.best / checkpoint.CONFIG)["config"]
@@ -120,6 +125,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._saved_at.setdefault(record.number, time.monotonic())
         self._board.begin(record)
         self._folder.trials.begins(trial.path)
+        self._outdated = True
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -174,6 +180,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         if self.best is not None and self._study.rank_key(metrics) <= self._study.rank_key(self.best):
             return
         self.export(number, place)
+        self._outdated = True
         self._on_better()
 
     def export(self, number: int, place: str, seeds: list[dict[str, Any]] | None = None) -> None:

@@ -45,7 +45,8 @@ def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: 
     summary = callback.write(samples=statistics.summarise(pieces, corpus))
     board.samples(as_image(pieces, corpus.spec), heard(pieces, corpus.spec), rendering.AUDIO_RATE)
     board.close()
-    _tell(summary, folder, settings)
+    _tell(summary, folder, settings.min_kl)
+    _tell_longer(callback.best["epoch"], callback.epochs_of_best(), folder, settings)
 
 
 def heard(pieces: npt.NDArray[Any], spec: DataSpec) -> list[npt.NDArray[np.float32]]:
@@ -76,7 +77,7 @@ def _spread(seeds: list[dict[str, Any]] | None) -> str:
     return f"{len(elbos)} seeds: {min(elbos):.3f} to {max(elbos):.3f}; "
 
 
-def _tell(summary: dict[str, Any], folder: SweepFolder, settings: Settings) -> None:
+def _tell(summary: dict[str, Any], folder: SweepFolder, min_kl: float) -> None:
     best, baseline = summary["best"], summary["baseline"]
     spread = _spread(best["seeds"])
     states = ", ".join(f"{count} {state}" for state, count in summary["trials"].items() if count)
@@ -88,17 +89,26 @@ def _tell(summary: dict[str, Any], folder: SweepFolder, settings: Settings) -> N
     )
     if not best["feasible"]:
         sys.stderr.write(
-            f"warning: no trial has a code that says enough (kl >= {settings.min_kl:g} and code_gain >= "
-            f"{settings.min_kl / 2:g} nats a step); this is the best ranked. Search longer or lower --min-kl.\n"
+            f"warning: no trial has a code that says enough (kl >= {min_kl:g} and code_gain >= {min_kl / 2:g} nats a "
+            "step); this is the best ranked. Search longer or lower --min-kl.\n"
         )
     sys.stdout.write(
         f"play it: python -m vae.sample --best --results {folder.place}\n"
         f"look at it: tensorboard --logdir {folder.tensorboard}\n"
         f"understand it: python -m sweep.report {folder.name} --results {folder.place}\n"
     )
-    if best["epoch"] >= settings.last_epoch:
-        seeds = "" if settings.final_seeds > 1 else f" --final-seeds {FINAL_SEEDS}"
+
+
+def _tell_longer(best: int, trained: int, folder: SweepFolder, settings: Settings) -> None:
+    """How to train the winner longer, if that promises something."""
+    seeds = "" if settings.final_seeds > 1 else f" --final-seeds {FINAL_SEEDS}"
+    again = f"python -m sweep.run {folder.again}{seeds}"
+    if best >= settings.last_epoch:
         sys.stdout.write(
-            "it was still getting better at its last epoch; to train the best longer: python -m sweep.run "
-            f"{folder.again}{seeds} --final-epochs {_LONGER * settings.last_epoch}\n"
+            "it was still getting better at its last epoch; to train the best longer: "
+            f"{again} --final-epochs {_LONGER * settings.last_epoch}\n"
+        )
+    elif seeds and trained < settings.max_epochs:
+        sys.stdout.write(
+            f"its trial came to epoch {trained} of {settings.max_epochs}; to train the best to it: {again}\n"
         )

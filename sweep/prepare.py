@@ -11,7 +11,7 @@ from sweep.arguments import check_finals
 from sweep.begun import read_settings
 from sweep.results import SweepFolder
 from sweep.settings import FINAL_SEEDS, Settings
-from sweep.space import fitting_families
+from sweep.space import first_points, fitting_families
 from sweep.uploads import fetch
 from vae.corpus import Corpus, load_corpus, read_saved
 from vae.errors import UserError
@@ -48,7 +48,7 @@ def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
 
 def _read_settings(args: argparse.Namespace, journal: Path) -> Settings:
     """The settings of a sweep to go on with; its final runs may be others than before."""
-    settings = read_settings(journal, args.resume)
+    settings = read_settings(journal, journal.parent.name)
     check_finals(args, args.final_seeds or settings.final_seeds, settings.max_epochs)
     return replace(
         settings,
@@ -69,6 +69,7 @@ def prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
     if args.resume is None:
         corpus = load_corpus(args.data, args.encoding, args.steps_per_beat, args.steps_per_bar)
         settings = _new_settings(args, corpus)
+        first_points(settings.task)  # refuses families that the data can't have
         folder = _fetched(args.results, settings.name)
         if folder.journal.exists():
             raise UserError(

@@ -37,20 +37,22 @@ class SweepFolder:
 
     Args:
         results: a path or a URI.
-        name: of the sweep.
+        name: of the sweep, or `latest`.
     """
 
     def __init__(self, results: Path | str, name: str) -> None:
-        self.place, self.name = str(results).rstrip("/"), name
+        self.place = str(results).rstrip("/")
         self.results = copy_of(self.place)
-        self.path = self.results / name
+        path = self.results / name
+        self.name = path.resolve().name if path.is_symlink() else path.name
+        self.path = self.results / self.name
         self.journal = self.path / "study.log"
         self.summary = self.path / "summary.json"
         self.best = self.path / "best"
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tensorboard"
         self.data = self.path / DATA
-        home = f"{self.place}/{name}" if is_remote(self.place) else str(self.path.absolute())
+        home = f"{self.place}/{self.name}" if is_remote(self.place) else str(self.path.absolute())
         self.trials = Checkpoints(f"{home}/trials")
         self.finals = Checkpoints(f"{home}/finals")
         self._ended: dict[int, str] = {}  # rows of `trials.csv` that do not change any more

@@ -52,7 +52,9 @@ def _search(
     callback: SweepCallback,
     minders: list[Callback],
 ) -> None:
-    """Runs Ray Tune until the study has no more trials or `stop` says so."""
+    """Runs Ray Tune until the study has no more trials or `stop` says so; not if the search was over before."""
+    if study.over:
+        return
     scheduler = Asha(study, stop.asked)
     run_trials(
         corpus,
@@ -66,6 +68,8 @@ def _search(
         callbacks=[callback, *minders],
         max_failures=0,  # what crashes comes back as `sweep.crash` says, not whatever the error
     )
+    if not stop.interrupted:
+        study.end()
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -124,7 +128,6 @@ def _sweep(
     folder: SweepFolder,
 ) -> None:
     where, resources, minders = _start(args, folder)
-    folder.make_latest()
     say(f"sweep {settings.name} on {where}: {resources}", *corpus.report, *(given.report for given in learned))
     say(f"families: {', '.join(settings.families)}{_without_metre(settings)}")
     earlier = folder.read_summary() if args.resume else {}
@@ -137,7 +140,8 @@ def _sweep(
         "marginal_test_elbo": marginal_elbo(moments, corpus.splits["test"], spec),
     }
     say(f"baseline: {baseline['marginal_elbo']:.3f} nats a step on validation, keys independent, no model")
-    study = _opened(args, settings, folder, earlier.get("trials", {}).get("requested", 0), learned)
+    study = _opened(args, settings, folder, learned)
+    folder.make_latest()
     stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / (study.most or math.inf), room)
     board = Board(folder.tensorboard)
     view = LiveView(study, rungs(settings.max_epochs), resources.slots, stop.left)
@@ -173,9 +177,7 @@ def _sweep(
             f"{folder.path}: the disk is nearly full, so the sweep has stopped; make room, then go on with "
             f"{folder.again}."
         )
-    left = _left(study, stop, cut_short)
-    if left is not None:
-        say(f"{left}; go on with: python -m sweep.run {folder.again}")
+    _tell_left(study, stop, cut_short, folder)
     say(f"took {duration(time.time() - started)}")
 
 
@@ -186,40 +188,46 @@ def _without_metre(settings: Settings) -> str:
     return "; hierarchical needs a metre: --steps-per-bar" if left_out else ""
 
 
-def _opened(
-    args: argparse.Namespace, settings: Settings, folder: SweepFolder, requested: int, learned: list[Earlier]
-) -> Study:
+def _opened(args: argparse.Namespace, settings: Settings, folder: SweepFolder, learned: list[Earlier]) -> Study:
+    """The study, whose search goes on, unless it was over and nobody asks for more."""
     study = Study(folder.journal, settings, None, learned)
-    study.most = most_trials(args, requested, len(study.records))
-    if args.trials is None and len(study.records) == study.most:
-        say(f"no new trials, only what was begun: for more pass --trials above {study.most}, or --time-budget")
+    begun = len(study.records)
+    if study.over and args.trials is None and args.time_budget is None:
+        study.most = study.asked_for
+        study.settle()
+        say(f"the search is over: for more of it pass --trials above {begun}, or --time-budget")
+        return study
+    study.go_on(most_trials(args, study.asked_for, begun))
+    if args.trials is None and begun == study.most:
+        say(f"no new trials, only what was begun: for more pass --trials above {begun}, or --time-budget")
     return study
 
 
-def most_trials(args: argparse.Namespace, requested: int, begun: int) -> int | None:
+def most_trials(args: argparse.Namespace, asked_for: int | None, begun: int) -> int | None:
     """How many the sweep is to have; None: a time ends it.
 
     Args:
         args: the command line.
-        requested: by an earlier start of the sweep, as far as it was told to last; 0 if there was none.
+        asked_for: by an earlier start of the sweep; None if a time was to end it, or there was none.
         begun: by earlier starts.
     """
     if args.trials is not None:
         return int(args.trials)
-    if args.time_budget is not None and requested <= begun:
+    if args.time_budget is not None and (asked_for or 0) <= begun:
         return None
-    return requested or DEFAULT_TRIALS
+    return asked_for or begun or DEFAULT_TRIALS
 
 
-def _left(study: Study, stop: Stop, cut_short: bool) -> str | None:
-    """What `--resume` would go on with, if anything."""
+def _tell_left(study: Study, stop: Stop, cut_short: bool, folder: SweepFolder) -> None:
+    """Says what `--resume` would go on with, if anything."""
+    again = f"python -m sweep.run {folder.again}"
     if cut_short:
-        return "not all final runs ended"
-    if stop.interrupted and study.settings.final_seeds > 1:
-        return "not all trials ended, and there were no final runs"
-    if stop.interrupted or stop.impatient or study.counts()["paused"]:
-        return "not all trials ended"
-    return None
+        say(f"not all final runs ended; go on with: {again}")
+    elif stop.interrupted:
+        finals = ", and there were no final runs" if study.settings.final_seeds > 1 else ""
+        say(f"not all trials ended{finals}; go on with: {again}")
+    elif stop.impatient or study.counts()["paused"]:
+        say(f"not all trials ended; to search on: {again} --time-budget 1h")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -110,7 +110,7 @@ class Asha(Stoppable):
         return (
             self.study.cut_off(self._held)
             or self._promoted()
-            or self.study.ask(self.rungs[0] if self._promotes else None)
+            or self.study.ask(self._goal(self.rungs[0]) if self._promotes else None)
         )
 
     def _held(self, record: TrialRecord) -> bool:
@@ -216,15 +216,13 @@ class Asha(Stoppable):
         return None
 
     def _promote(self, record: TrialRecord) -> TrialRecord:
-        further = self.rungs[self.rungs.index(record.epoch) + 1]
-        return self.study.promote(record.number, further if further < self.rungs[-1] else further + 1)
+        return self.study.promote(record.number, self._goal(self.rungs[self.rungs.index(record.epoch) + 1]))
+
+    def _goal(self, rung: int) -> int:
+        """Where a trial waits that goes on to a rung: at the top none does."""
+        return rung if rung < self.rungs[-1] else rung + 1
 
     def _earns_promotion(self, record: TrialRecord) -> bool:
         values = self.study.values_at(record.epoch)
         better = len(values) - bisect_right(values, (record.values[record.epoch], math.inf))
         return better < len(values) // REDUCTION_FACTOR
-
-    def settle(self) -> None:
-        """Ends the trials that wait, when nothing is left that could promote them."""
-        for record in self.study.waiting():
-            self.study.finish(record.number, "stopped")

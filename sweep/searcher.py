@@ -47,7 +47,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
             return str(Searcher.FINISHED)
         if self._numbers:
             return None
-        self._scheduler.settle()
+        self._study.settle()
         return str(Searcher.FINISHED)
 
     def _config(self, record: TrialRecord) -> dict[str, Any]:

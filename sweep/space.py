@@ -43,7 +43,7 @@ def fitting_families(spec: DataSpec) -> tuple[str, ...]:
     """
     if spec.window == 1:
         return ("dense",)
-    bars = spec.steps_per_bar is not None and spec.window >= 2 * spec.steps_per_bar
+    bars = spec.steps_per_bar is not None and whole_bars(spec) >= 2 * spec.steps_per_bar
     return tuple(name for name in FAMILY_NAMES if name != "hierarchical" or bars)
 
 

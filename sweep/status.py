@@ -5,10 +5,11 @@ import sys
 from typing import Any
 
 from sweep.live import duration
-from sweep.results import chosen
+from sweep.results import SweepFolder, chosen
 from sweep.uploads import fetch
 from vae.arguments import add_results_argument
 from vae.errors import UserError, exit_code
+from vae.store import is_remote
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -27,20 +28,28 @@ def _run(args: argparse.Namespace) -> None:
     summary = folder.read_summary()
     if not summary:
         raise UserError(f"{folder.place}/{folder.name}: no sweep there; pass another NAME or --results.")
-    sys.stdout.write("".join(f"{line}\n" for line in lines(summary)))
+    sys.stdout.write("".join(f"{line}\n" for line in (*lines(summary), *_left(folder, summary))))
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
     """A summary in words."""
     trials = dict(summary["trials"])
     requested = trials.pop("requested")
-    states = ", ".join(f"{count} {state}" for state, count in trials.items() if count)
+    states = "".join(f", {count} {state}" for state, count in trials.items() if count)
     time = "" if summary["search_seconds"] is None else f" in {duration(summary['search_seconds'])} of search"
     return [
-        f"sweep {summary['name']} of {summary['data']}: {requested} trials, {states}",
+        f"sweep {summary['name']} of {summary['data']}: {requested} trials{states}",
         f"{summary['epochs_trained']} epochs{time}",
         _best(summary["best"]),
     ]
+
+
+def _left(folder: SweepFolder, summary: dict[str, Any]) -> list[str]:
+    """How to go on with a sweep that has not come to its end; whether one in an object store runs is not known here."""
+    ended = summary["best"]["test_elbo"] is not None
+    if ended or is_remote(folder.place) or folder.is_driven():
+        return []
+    return [f"it does not run; go on with: python -m sweep.run {folder.again}"]
 
 
 def _best(best: dict[str, Any]) -> str:

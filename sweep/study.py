@@ -44,7 +44,7 @@ class Study:
     Args:
         path: the journal file.
         settings: of the sweep; but for its final runs must be those of the journal if it exists.
-        most: trials in all; None: as many as there is time for.
+        most: trials in all; None: as many as there is time for. See also `go_on`.
         earlier: what a new sweep begins with; one that is read back has it in its journal.
     """
 
@@ -67,7 +67,10 @@ class Study:
         self._live: dict[int, optuna.trial.Trial] = {}
         self._cut_off: list[int] = []
         self._read_back()
-        self._first_points = self._optuna.user_attrs.get("first_points", [])
+        attributes = self._optuna.user_attrs
+        self.asked_for: int | None = attributes.get("most")  # by the last start that searched; as `most`
+        self.over = bool(attributes.get("over"))  # whether it came to the search's end
+        self._first_points = attributes.get("first_points", [])
         self._earlier = kept_trials(storage, settings.name)
         self._tried.update(key_of(trial.params) for trial in self._earlier)
 
@@ -86,6 +89,25 @@ class Study:
         cut_off = [record for record in self.records.values() if record.state == "paused" and not record.waits]
         self._cut_off = [record.number for record in sorted(cut_off, key=lambda record: record.turn)]
         self._turns = max((record.turn for record in self.records.values()), default=0)
+
+    def go_on(self, most: int | None) -> None:
+        """Lets the search go on, to so many trials; keeps that, so that another start knows."""
+        self.most, self.over = most, False
+        self._optuna.set_user_attr("most", most)
+        self._optuna.set_user_attr("over", False)
+
+    def end(self) -> None:
+        """The search has come to its end, by its trials, its time or its patience: final runs are next."""
+        self.over = True
+        self._optuna.set_user_attr("over", True)
+
+    def settle(self) -> None:
+        """Stops the trials that wait, when nothing is left that could promote them.
+
+        In the journal they wait on: if the sweep is to have more trials one day, these may be promoted after all.
+        """
+        for record in self.waiting():
+            record.state = "stopped"
 
     def miss(self, trained: Callable[[str], int], count: int) -> None:
         """Has those of the best trials trained again that wait, but were not saved: a crash came first.

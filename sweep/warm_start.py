@@ -54,7 +54,8 @@ def warm_start(results: Path | str, settings: Settings) -> list[Earlier]:
     """
     learned: list[Earlier] = []
     for name in settings.warm_start:
-        there, trials = read_study(SweepFolder(results, name).journal, name)
+        folder = SweepFolder(results, name)
+        there, trials = read_study(folder.journal, folder.name)
         tried = [point for given in learned for point in given.points]
         learned.append(_learn(there, trials, settings, tried))
     return learned

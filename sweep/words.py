@@ -10,7 +10,6 @@ from sweep.reading import Reading, Trial
 _TOP = 8
 """Trials in the table, at most."""
 _SCORES = ("val_elbo", "kl", "code_gain")
-_STATES = {"paused": "not ended yet"}  # whether it runs is known to the sweep alone
 
 
 def words(reading: Reading) -> list[str]:
@@ -34,7 +33,10 @@ def _states(reading: Reading) -> str:
 
 
 def _state(trial: Trial) -> str:
-    return _STATES.get(trial.record.state, trial.record.state)
+    """Of a trial in the journal; whether one that has not ended runs is known to the sweep alone."""
+    if trial.record.waits:
+        return "waiting at a rung"
+    return "not ended yet" if trial.record.state == "paused" else trial.record.state
 
 
 def _cost(reading: Reading) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.tune import tune
+from ray.tune import progress_reporter, tune
 from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 
@@ -68,7 +68,15 @@ def error_of(trial: Trial) -> Exception:
     return error
 
 
+def _say_nothing(*_: Any) -> None:
+    """In the place of printing."""
+
+
 def mind_workers() -> None:
-    """Has Ray Tune use `ActorManager` and `Controller`, for which it has no arguments."""
+    """Has Ray Tune use `ActorManager` and `Controller`, for which it has no arguments, and leave the screen alone.
+
+    Whatever the verbosity, Ray 2.60 prints that trials have completed which were given back before they ran.
+    """
+    progress_reporter.TrialProgressCallback._print = _say_nothing
     tune_controller.RayActorManager = ActorManager
     tune.TuneController = Controller

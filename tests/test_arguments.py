@@ -71,17 +71,26 @@ def test_a_time_that_is_none_is_refused(text, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "requested", "begun", "most"),
+    ("words", "asked_for", "begun", "most"),
     [
-        ([], 0, 0, 50),
-        (["--trials", "7"], 0, 0, 7),
-        (["--time-budget", "2h"], 0, 0, None),
-        (["--time-budget", "2h", "--trials", "7"], 0, 0, 7),
+        ([], None, 0, 50),
+        (["--trials", "7"], None, 0, 7),
+        (["--time-budget", "2h"], None, 0, None),
+        (["--time-budget", "2h", "--trials", "7"], None, 0, 7),
         (["--resume", "x"], 9, 7, 9),
+        (["--resume", "x"], None, 7, 7),  # a time was to end it
+        (["--resume", "x", "--trials", "12"], 9, 9, 12),
+        (["--resume", "x", "--time-budget", "2h"], None, 7, None),
         (["--resume", "x", "--time-budget", "2h"], 9, 7, 9),
         (["--resume", "x", "--time-budget", "2h"], 9, 9, None),
-        (["--resume", "x", "--time-budget", "2h"], 9, 12, None),  # killed before it told of the last three
     ],
 )
-def test_a_time_budget_alone_ends_a_sweep_unless_a_number_of_trials_does(words, requested, begun, most):
-    assert most_trials(parse(words), requested, begun) == most
+def test_a_time_budget_alone_ends_a_sweep_unless_a_number_of_trials_does(words, asked_for, begun, most):
+    assert most_trials(parse(words), asked_for, begun) == most
+
+
+def test_a_family_that_the_data_cannot_have_is_refused_before_anything_begins(chords, tmp_path, capsys):
+    words = ["--data", str(chords), "--results", str(tmp_path / "results"), "--family", "hierarchical"]
+    assert main(words) == 2
+    assert "hierarchical" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()

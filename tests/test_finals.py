@@ -50,6 +50,7 @@ def test_final_runs_killed_and_resumed_are_as_if_run_through_and_finished_ones_a
     code, output = run("--resume", "finals", "--results", tmp_path, final_seeds=None)
     assert code == 0, output
     assert "final runs: " in output
+    assert "the search is over" in output  # and does not go on, whatever there was time for
     again = {path.name for path in (folder.path / "finals").glob("session-1/00*")}
     assert again
     assert not again & before

@@ -15,6 +15,12 @@ def test_latest_points_to_the_newest(folder):
     assert (folder.results / "latest").resolve() == (folder.results / "newer").resolve()
 
 
+def test_the_newest_sweep_is_meant_by_latest_too_and_a_folder_by_its_name(folder):
+    folder.make_latest()
+    for name in ("latest", f"{folder.name}/"):
+        assert SweepFolder(folder.results, name).name == folder.name
+
+
 def test_the_newest_checkpoint_is_that_with_the_most_epochs(folder):
     write_checkpoint(folder.path / "trials" / "session-0" / "00007-00003", 1, epochs=2)
     newest = write_checkpoint(folder.path / "trials" / "session-1" / "00007-00003", 0, epochs=3)

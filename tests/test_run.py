@@ -150,7 +150,7 @@ def test_optuna_dashboard_opens_the_study(finished):
     assert answer["status"].startswith("200"), answer
     assert b'"chords"' in b"".join(body)
     trials = optuna.load_study(study_name="chords", storage=storage).trials
-    assert {trial.state.name for trial in trials} == {"PRUNED", "COMPLETE"}
+    assert {trial.state.name for trial in trials} == {"RUNNING", "COMPLETE"}  # or wait, for more trials to come
 
 
 def test_the_best_is_played_from_the_newest_sweep(finished, tmp_path, capsys):
@@ -174,6 +174,7 @@ def test_the_status_tells_how_far_it_came(finished, capsys, tmp_path):
     best = summary["best"]
     assert f"best: trial {best['trial']} ({best['params']['family']}) at epoch {best['epoch']:.0f}" in output
     assert f"{summary['epochs_trained']} epochs in " in output
+    assert "go on" not in output
     assert status(["none", "--results", str(finished[0])]) == 2
     assert status(["--results", str(tmp_path)]) == 2
     assert "no sweep there" in capsys.readouterr().err
@@ -199,7 +200,7 @@ def test_a_sweep_begins_with_the_best_of_an_earlier_one(finished, chords, tmp_pa
     assert all(point in tried for point in points)
 
 
-def test_killed_again_and_again_a_sweep_resumes_and_loses_nothing(chords, tmp_path):
+def test_killed_again_and_again_a_sweep_resumes_and_loses_nothing(chords, tmp_path, capsys):
     """With a worker on each core; first when some trials have ended, then at a random moment."""
     options = ("--results", tmp_path)
     journal = SweepFolder(tmp_path, "killed").journal
@@ -212,6 +213,8 @@ def test_killed_again_and_again_a_sweep_resumes_and_loses_nothing(chords, tmp_pa
     process.communicate(timeout=60)
     process = start("--resume", "killed", *options)
     kill_in_training(process, journal, random.Random(1).uniform(0.0, 1.0))
+    assert status(["killed", *map(str, options)]) == 0
+    assert "it does not run; go on with: python -m sweep.run --resume killed" in capsys.readouterr().out
     before = {t.number: t for t in _study(journal, "killed").trials if t.state.is_finished()}
     assert len(before) >= 3
     code, output = run("--resume", "killed", *options)

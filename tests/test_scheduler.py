@@ -158,8 +158,12 @@ def test_of_too_many_that_wait_the_worst_ends(promoting):
     assert [n for n, record in promoting.study.records.items() if record.waits] == list(range(MOST_WAITING))
 
 
-def test_who_waits_in_vain_is_stopped_at_the_end(promoting):
+def test_who_waits_in_vain_is_stopped_at_the_end(promoting, make_study):
     for value in (-5.0, -6.0):
         run_to(promoting, 1, value)
-    promoting.settle()
+    promoting.study.settle()
     assert [promoting.study.records[number].state for number in (0, 1)] == ["stopped", "stopped"]
+    more = Asha(make_study(trials=61), lambda: False)  # which may have them promoted after all
+    assert [record.number for record in more.study.waiting()] == [0, 1]
+    run_to(more, 1, -7.0)
+    assert more.next().number == 0

@@ -13,11 +13,14 @@ class OtherRunError(UserError):
 
 
 def exit_code(command: Callable[[], None]) -> int:
-    """Runs a command; a `UserError` becomes one line on stderr and exit code 2."""
+    """Runs a command; a `UserError`, or a file of another account, becomes one line on stderr and exit code 2."""
     try:
         command()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
+        return 2
+    except PermissionError as error:
+        sys.stderr.write(f"error: {error.filename}: {error.strerror}.\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
