@@ -1,8 +1,10 @@
 """Command: `python -m sweep.report` shows what a sweep has found so far, and why."""
 
 import argparse
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +104,7 @@ def _section(plan: _Plan, reading: Reading, board: SummaryWriter) -> Section:
 
 
 def write(folder: SweepFolder, out: Path | None = None) -> Path:
-    """Writes the report of a sweep, and its figures to TensorBoard in the place of earlier ones.
+    """Writes the report of a sweep, and its figures to TensorBoard in the place of earlier ones, if the sweep is ours.
 
     Args:
         folder: of the sweep.
@@ -115,11 +117,12 @@ def write(folder: SweepFolder, out: Path | None = None) -> Path:
         UserError: there is no such sweep, or nothing of it yet.
     """
     reading, path = read(folder), out or folder.path / "report.html"
-    events = folder.tensorboard / "report"
     try:
-        shutil.rmtree(events, ignore_errors=True)
-        with SummaryWriter(str(events)) as board:
-            sections = _sections(reading, board)
+        with tempfile.TemporaryDirectory() as scratch:
+            events = folder.tensorboard / "report" if os.access(folder.path, os.W_OK) else Path(scratch)
+            shutil.rmtree(events, ignore_errors=True)
+            with SummaryWriter(str(events)) as board:
+                sections = _sections(reading, board)
         page = render(f"Sweep {reading.settings.name}", words(reading), sections)
         write_atomically(path, page.encode())
     except OSError as error:

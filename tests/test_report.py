@@ -60,6 +60,15 @@ def test_a_second_report_takes_the_place_of_the_first(written, tmp_path):
     assert len(list((folder.tensorboard / "report").iterdir())) == 1
 
 
+def test_a_sweep_of_another_account_is_read_and_left_as_it_is(written, tmp_path, monkeypatch):
+    folder, page = written
+    monkeypatch.setattr("os.access", lambda *_: False)
+    before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
+    assert main(["test", "--results", str(folder.results), "--out", str(tmp_path / "again.html")]) == 0
+    assert (tmp_path / "again.html").read_text() == page
+    assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")} == before
+
+
 def test_what_there_is_too_little_for_is_said_in_its_place(tmp_path, capsys):
     folder = new_folder(tmp_path)
     open_study(folder.journal, 5).ask()
