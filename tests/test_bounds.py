@@ -32,6 +32,21 @@ def make(family, **params):
     return randomise(make_model("binary", family, **params), gain=1.0)
 
 
+@pytest.mark.parametrize("family", ["dense", "hierarchical", "recurrent"])
+def test_no_batch_is_larger_than_asked_with_what_a_model_pads(songs, monkeypatch, family):
+    monkeypatch.setattr(bounds, "_BATCH_STEPS", 24)
+    model, sizes = make(family), []
+    states = model.states
+
+    def watched(batch, z):
+        sizes.append(batch.mask.numel())
+        return states(batch, z)
+
+    monkeypatch.setattr(model, "states", watched)
+    evaluate(model, songs, 3)
+    assert max(sizes) <= 24
+
+
 # Loops
 
 
@@ -293,7 +308,7 @@ def test_what_a_learned_prior_foretells_is_no_gain_of_the_code(songs):
     model = make("sequential")
     with torch.no_grad():
         model.prior.weight.normal_(0.0, 1.0, generator=torch.Generator().manual_seed(0))
-        model.prior.bias[4:] = -6.0
+        model.prior.bias[4:] = -8.0
         model.correction.weight.zero_()
         model.correction.bias.zero_()
     found = evaluate(model, songs, 0)

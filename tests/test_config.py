@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sweep.space import batches
-from vae.config import FAMILY_NAMES, MOST_HEAD_WIDTH, Config, widest_dense
+from vae.config import FAMILY_NAMES, MOST_HEAD_WIDTH, Config, whole_bars, widest_dense
 from vae.encoding import DataSpec
 from vae.errors import UserError
 from vae.models.registry import FAMILIES, build_model
@@ -88,6 +88,7 @@ def test_a_word_that_is_no_choice_is_refused(field, value):
             {"transformer_width": 36, "transformer_heads": 4},
             r"^transformer_width must be a multiple of twice transformer_heads, but got 36 and 4\.$",
         ),
+        ({"recall_width": 65}, r"^recall_width must be even, but got 65\.$"),
         (
             {"rate_target": 0.1, "free_bits": 0.2},
             r"^rate_target steers beta, so free_bits and beta_warmup must be 0, but got 0\.2 and 0\.$",
@@ -195,6 +196,11 @@ def test_the_default_window_is_the_datas_unit_for_dense_layers_and_longer_for_se
     assert Config.for_data(replace(LONG, window=2000), {"family": "transformer"}).window == 1024
     assert Config.for_data(replace(MUSIC, longest_song=100), {"family": "transformer"}).window == 100
     assert Config.for_data(BINARY, {"window": 5}).window == 5
+
+
+@pytest.mark.parametrize(("bar", "window"), [(16, 4096), (12, 4092), (3000, 3000), (None, 4096)])
+def test_whole_bars_have_an_end_too(bar, window):
+    assert whole_bars(replace(LONG, window=6000, steps_per_bar=bar)) == window
 
 
 @pytest.mark.parametrize(

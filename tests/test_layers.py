@@ -9,7 +9,7 @@ from tiny import BINARY, SMALL, make_batch, randomise
 from vae.config import Config
 from vae.models.dropout import Dropout
 from vae.models.heads import build_head
-from vae.models.layers import PastReader, Recall, StepReader, Summary, Writer, read_code, reverse
+from vae.models.layers import PastReader, Recall, StepReader, Summary, Writer, read_code, reverse, rotate
 
 LENGTHS = [8, 5, 1, 7]
 
@@ -175,14 +175,32 @@ def test_a_summary_ignores_padding_and_what_lies_in_it():
 # Recall
 
 
+def test_rotary_positions_tell_how_long_ago_something_was():
+    query, key = random(1, 6), random(1, 6, seed=1)
+
+    def product(now, ago):
+        return rotate(query, now) @ rotate(key, now - ago).T
+
+    torch.testing.assert_close(product(9, 2), product(100, 2))
+    assert not torch.isclose(product(9, 2), product(9, 3), atol=1e-3)
+
+
+def turned(x, step):
+    """Rotary positions by complex numbers: unit i is the real part of one, unit i + E / 2 its imaginary part."""
+    half = len(x) // 2
+    turn = torch.polar(torch.ones(half), step / 10_000.0 ** (torch.arange(half) / half))
+    numbers = torch.complex(x[:half], x[half:]) * turn
+    return torch.cat([numbers.real, numbers.imag])
+
+
 def naive_recall(recall, states, steps):
     """Step after step, moment after moment: a softmax over the empty key and all earlier moments."""
     found = torch.zeros_like(states)
     for row in range(states.shape[0]):
         for now in range(states.shape[1]):
-            query = recall.query(states[row, now])
-            moments = [recall.empty] + [
-                torch.stack([recall.key(states[row, t]), recall.value(steps[row, t])]) for t in range(now)
+            query = turned(recall.query(states[row, now]), now)
+            moments = [recall.no_moment] + [
+                torch.stack([turned(recall.key(states[row, t]), t), recall.value(steps[row, t])]) for t in range(now)
             ]
             weights = torch.stack([query @ key / len(query) ** 0.5 for key, _ in moments]).softmax(0)
             recalled = sum(weight * value for weight, (_, value) in zip(weights, moments, strict=True))

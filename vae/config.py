@@ -47,7 +47,7 @@ class Config:
     dense_depth: int = _number(3, 1, 16, "hidden layers of the encoder, and of the decoder")
     rnn_width: int = _number(256, 1, 16384, "hidden units of each LSTM of the decoder")
     rnn_layers: int = _number(1, 1, 16, "layers of the decoder's LSTM; recurrent, sequential")
-    recall_width: int = _number(64, 0, 4096, "units of the attention to the past; 0: none; recurrent, sequential")
+    recall_width: int = _number(64, 0, 4096, "units of the attention to the past, even; 0: none; recurrent, sequential")
     transformer_width: int = _number(128, 2, 16384, "units of a layer")
     transformer_layers: int = _number(4, 1, 64, "layers")
     transformer_heads: int = _number(4, 1, 64, "heads of attention; the width is a multiple of twice as many")
@@ -82,6 +82,8 @@ class Config:
                 f"transformer_width must be a multiple of twice transformer_heads, but got {self.transformer_width} "
                 f"and {self.transformer_heads}."
             )
+        if self.recall_width % 2:
+            raise UserError(f"recall_width must be even, but got {self.recall_width}.")
         if self.rate_target and (self.free_bits or self.beta_warmup):
             raise UserError(
                 f"rate_target steers beta, so free_bits and beta_warmup must be 0, but got {self.free_bits:g} and "
@@ -223,7 +225,7 @@ def widest_dense(spec: DataSpec, window: int) -> int:
 def whole_bars(spec: DataSpec) -> int:
     """The data's natural window, cut to whole bars where there are any, so that windows begin where bars do."""
     bar = spec.steps_per_bar or 1
-    return max(spec.window // bar * bar, 1)
+    return max(min(spec.window, MOST_STEPS) // bar * bar, 1)
 
 
 def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:

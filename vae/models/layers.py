@@ -20,6 +20,7 @@ Memory = tuple[Tensor, Tensor]
 """Keys and values, [B, J, E] each."""
 
 _WEAK = 0.05  # of the usual size
+_BASE = 10_000.0  # of the rotary wavelengths
 
 
 def read_code(latent_dim: int, width: int) -> nn.Linear:
@@ -40,6 +41,19 @@ def attend(query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False) -
         if on_cpu:
             query, key, value = query.float(), key.float(), value.float()
         return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
+
+
+def rotate(x: Tensor, before: int = 0) -> Tensor:
+    """Turns pairs of units of [..., T, E] by angles that grow with the step, which counts from `before`; E is even.
+
+    Rotary positions (Su et al. 2021): they tell attention how long ago something was, not where in the window.
+    """
+    half = x.shape[-1] // 2
+    wavelength = _BASE ** (torch.arange(half, device=x.device) / half)
+    angle = torch.arange(before, before + x.shape[-2], device=x.device)[:, None] / wavelength
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class StepReader(nn.Module):
@@ -140,8 +154,8 @@ class Recall(nn.Module):
 
     The query is the decoder's state before step t, the keys are its states before earlier steps j, the values are
     those steps themselves: where the past is like the present, its continuation is a guess at the next step. After the
-    neural cache of Grave et al. 2017, with learned projections. The empty key, which everything may attend to, stands
-    for "no such moment".
+    neural cache of Grave et al. 2017, with learned projections, and with rotary positions, for music repeats itself
+    after whole phrases. The empty key, which everything may attend to, stands for "no such moment".
     """
 
     def __init__(self, width: int, step_width: int, attention_width: int) -> None:
@@ -149,7 +163,7 @@ class Recall(nn.Module):
         self.query = nn.Linear(width, attention_width)
         self.key = nn.Linear(width, attention_width)
         self.value = nn.Linear(step_width, attention_width)
-        self.empty = nn.Parameter(torch.zeros(2, attention_width))
+        self.no_moment = nn.Parameter(torch.zeros(2, attention_width))
         self.output = nn.Linear(attention_width, width)
 
     def forward(self, states: Tensor, steps: Tensor) -> Tensor:
@@ -158,19 +172,20 @@ class Recall(nn.Module):
         return self._found(states, (keys, values), is_causal=True)
 
     def _found(self, states: Tensor, memory: Memory, is_causal: bool = False) -> Tensor:
-        query, key, value = (part[:, None] for part in (self.query(states), *memory))  # one head
+        before = 0 if is_causal else memory[0].shape[1] - 1  # steps remembered
+        query, key, value = (part[:, None] for part in (rotate(self.query(states), before), *memory))  # one head
         found: Tensor = self.output(attend(query, key, value, is_causal)[:, 0])
         return found
 
     def begin(self, n: int) -> Memory:
         """Keys and values of n sequences without a past."""
-        key, value = self.empty
+        key, value = self.no_moment
         return key.expand(n, 1, -1), value.expand(n, 1, -1)
 
     def remember(self, states: Tensor, steps: Tensor, memory: Memory) -> Memory:
         """Adds moments to keys and values."""
         keys, values = memory
-        key, value = self.key(states), self.value(steps)
+        key, value = rotate(self.key(states), keys.shape[1] - 1), self.value(steps)
         return torch.cat([keys.to(key.dtype), key], dim=1), torch.cat([values.to(value.dtype), value], dim=1)
 
     def one(self, state: Tensor, memory: Memory) -> Tensor:

@@ -1,7 +1,6 @@
 """`transformer`: a causal decoder that is given the code at every layer; an LSTM each way makes the code.
 
-Pre-norm blocks (Vaswani et al. 2017; Xiong et al. 2020) with rotary positions (Su et al. 2021), which tell how long ago
-something was, not where in the window.
+Pre-norm blocks (Vaswani et al. 2017; Xiong et al. 2020) with rotary positions.
 """
 
 import torch
@@ -11,11 +10,9 @@ from vae.config import Config
 from vae.encoding import DataSpec
 from vae.models.base import SummaryVae
 from vae.models.dropout import Dropout
-from vae.models.layers import Memory, PastReader, attend, read_code
+from vae.models.layers import Memory, PastReader, attend, read_code, rotate
 from vae.models.likelihood import Moments
 from vae.windows import Batch
-
-_BASE = 10_000.0  # of the rotary wavelengths
 
 
 class _Block(nn.Module):
@@ -38,22 +35,12 @@ class _Block(nn.Module):
         query, key, value = self.attend(self.norms[0](h) + first).unflatten(2, (3, self._heads, -1)).unbind(2)
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))  # [B, heads, T, H / heads]
         before = 0 if memory is None else memory[0].shape[2]
-        query, key = _rotate(query, before), _rotate(key, before)
+        query, key = rotate(query, before), rotate(key, before)
         if memory is not None:
             key, value = torch.cat([memory[0], key], dim=2), torch.cat([memory[1], value], dim=2)
         found = attend(query, key, value, is_causal=memory is None)
         h = h + self.dropout(self.attended(found.transpose(1, 2).flatten(2)))
         return h + self.dropout(self.dense(self.norms[1](h) + second)), (key, value)
-
-
-def _rotate(x: Tensor, before: int) -> Tensor:
-    """Turns pairs of units of [..., T, E] by angles that grow with the step, which counts from `before`."""
-    half = x.shape[-1] // 2
-    wavelength = _BASE ** (torch.arange(half, device=x.device) / half)
-    angle = torch.arange(before, before + x.shape[-2], device=x.device)[:, None] / wavelength
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class Transformer(SummaryVae):
