@@ -68,7 +68,7 @@ _LEAST_SHARE = 0.05
 _LEAST_SECONDS = 15.0
 """Less is not worth a final run: it takes some seconds to start and to measure its speed."""
 _PATIENCE = 0.33
-"""Share of its time that a row trained by itself waits for something better; 1 for the sweep's best."""
+"""Share of its time that a final run, and the first of a row trained by itself, waits for something better."""
 _LONGER = 1.5
 """How many times the epochs to its best a configuration is trained for that then got worse: the learning rate falls
 within them, so that its best comes later."""

@@ -111,15 +111,21 @@ def train(
     trainer = Trainer(config, data, seed)
     if begin is not None:
         trainer.restore(begin)
-    epochs = _fit(trainer, _SHARE * seconds * steps_per_second(config, data) / EPOCH_STEPS, most_epochs)
+    try:
+        first = _SHARE * seconds * steps_per_second(config, data) / EPOCH_STEPS
+        _train(trainer, pace, first, most_epochs)
+    except DivergedError as error:
+        print(error, flush=True)
+    return trainer
+
+
+def _train(trainer: Trainer, pace: Pace, further: float, most_epochs: float) -> None:
+    """Trains until the pace ends it, or `most_epochs` do; `further` epochs would fit at the speed measured."""
+    epochs = _fit(trainer, further, most_epochs)
     most = -math.inf  # feasible or not: a code may take long to say enough
     while trainer.epoch < epochs and not pace.over():
         started, scored = time.monotonic(), pace.due() or epochs - trainer.epoch <= _LAST
-        try:
-            metrics = trainer.train_epoch(validate=scored)
-        except DivergedError as error:
-            print(error, flush=True)
-            break
+        metrics = trainer.train_epoch(validate=scored)
         value = rank_value(metrics, MIN_KL) if scored else -math.inf
         pace.observe(time.monotonic() - started, metrics["train_seconds"], scored, value > most)
         most = max(most, value)
@@ -130,7 +136,6 @@ def train(
                 f"code_gain {metrics['code_gain']:.3f}, train {metrics['train_elbo']:.3f}",
                 flush=True,
             )
-    return trainer
 
 
 def _fit(trainer: Trainer, further: float, most: float) -> int:

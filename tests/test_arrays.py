@@ -102,6 +102,12 @@ def test_rolls_are_songs_of_t_steps(tmp_path, width, encoding):
     assert sorted(roll.tobytes() for roll in kept) == sorted(roll.astype(np.uint8).tobytes() for roll in rolls)
 
 
+def test_of_long_rolls_no_more_are_held_out_than_are_enough(tmp_path, monkeypatch):
+    monkeypatch.setattr("vae.splitting.HELD_OUT_STEPS", 24)
+    corpus = load_corpus(save(tmp_path / "a.npy", (RNG.random((40, 12, 88)) < 0.1)))
+    assert [len(split.lengths) for split in corpus.splits.values()] == [36, 2, 2]
+
+
 def test_identical_rows_are_kept_and_stay_on_one_side(tmp_path):
     rows = np.repeat(ROWS, 3, axis=0)
     corpus = load_corpus(save(tmp_path / "a.npy", rows))

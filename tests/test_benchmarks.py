@@ -1,17 +1,21 @@
 """What benchmarks share: the README's tables come from their files, published figures are found, timed runs end."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 from sweeping import open_study, search
 from tiny import CPU, make_corpus, params_of
 
-from benchmarks import steering, tables
+from benchmarks import steering, tables, timed_training
 from benchmarks.common import Table
 from benchmarks.elbo_table import finalists, fitting_epochs
 from benchmarks.published import published
 from benchmarks.timed_training import Pace, train
 from sweep.record import TrialRecord
 from vae.config import Config
+from vae.corpus import save_corpus
 from vae.encoding import PITCHES, DataSpec
 from vae.trainer import Trainer, TrainingData
 
@@ -123,6 +127,15 @@ def test_a_timed_run_goes_on_from_a_trial(tmp_path):
     assert longer.train_seconds > trial.train_seconds
     no_longer = train(config, data, seed=3, seconds=60.0, patience=1.0, most_epochs=1, begin=tmp_path)
     assert no_longer.best.metrics == trial.best.metrics  # times too
+
+
+def test_a_timed_run_that_diverges_at_once_is_told_in_one_line(tmp_path, capsys):
+    save_corpus(make_corpus(), tmp_path / "made.npz")
+    wild = params_of("binary", "dense", batch_steps=50, learning_rate=10.0, lr_warmup=0, weight_decay=10.0)
+    words = ["--params", json.dumps(wild), "--minutes", "1", "--out", str(tmp_path / "out")]
+    assert timed_training.main(["--data", str(tmp_path / "made.npz"), *words]) == 1
+    assert re.fullmatch(r"diverged in epoch 1: .*\n", capsys.readouterr().out)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_timed_run_ends_in_its_time_with_a_fallen_learning_rate():

@@ -86,6 +86,16 @@ def test_broken_files_are_skipped_and_named(tmp_path):
     assert line.endswith("and 2 more")
 
 
+def test_what_was_found_can_be_printed_whatever_the_names(tmp_path):
+    folder = write_tunes(tmp_path / os.fsdecode(b"caf\xe9"), TUNES)
+    (folder / os.fsdecode(b"na\xefve.mid")).write_bytes(b"no music")
+    np.save(folder / os.fsdecode(b"se\xf1or.npy"), np.eye(9))
+    report = "\n".join(load_corpus(str(folder)).report)
+    assert report.encode().startswith(b"caf?: 9 files")
+    assert "na?ve.mid (not MIDI" in report
+    assert load_corpus(str(folder / os.fsdecode(b"se\xf1or.npy"))).report[0].startswith("se?or.npy: 9 songs")
+
+
 def test_real_songs(shared_data):
     corpus = load_corpus(str(shared_data / "midi"))
     assert "24 files, 18 songs (1 duplicates dropped)" in corpus.report[0]

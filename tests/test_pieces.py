@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from tiny import CHORDS, CPU, MUSIC, SMALL, make_model, make_music, make_trainer, noise_for, randomise
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from vae.config import Config
+from vae.config import MOST_STEPS, Config
 from vae.corpus import Split
 from vae.encoding import DataSpec
 from vae.models.likelihood import moments_of
@@ -54,6 +55,35 @@ def test_a_piece_is_as_long_as_most_songs(window, natural, typical, steps):
     spec = DataSpec("binary", 6, 1, 3, 100.0, natural, 20, typical_song=typical)
     model = build_model(Config.for_data(spec, SMALL["recurrent"] | {"window": window}), spec)
     assert draw(model, 2, 1.0, 0).shape == (2, steps, 6)
+
+
+@pytest.mark.parametrize(("natural", "typical"), [(6, 25_000), (25_000, 0)])
+def test_a_piece_is_not_as_long_as_songs_without_end(natural, typical):
+    spec = DataSpec("binary", 6, 1, 3, 100.0, natural, 25_000, typical_song=typical)
+    params = SMALL["recurrent"] | {"window": 1024, "head": "independent", "recall_width": 0}
+    assert draw(build_model(Config.for_data(spec, params), spec), 1, 1.0, 0).shape == (1, MOST_STEPS, 6)
+
+
+class Largest(TorchDispatchMode):
+    """Watches for the largest tensor of floats that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.is_floating_point():
+            self.numbers = max(self.numbers, made.numel())
+        return made
+
+
+def test_of_long_pieces_only_windows_are_floats():
+    spec = DataSpec("binary", 6, 1, 3, 100.0, 16, 400, typical_song=400)
+    model = build_model(Config.for_data(spec, SMALL["recurrent"] | {"window": 16, "head": "independent"}), spec)
+    song = np.zeros((400, 6), np.uint8)
+    for write in (lambda: draw(model, 20, 1.0, 0), lambda: interpolate(model, song, song, 2, 1.0, 0)):
+        with Largest() as largest:
+            write()
+        assert 0 < largest.numbers < 400 * 6
 
 
 @torch.no_grad()

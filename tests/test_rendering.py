@@ -73,6 +73,14 @@ def test_files_of_the_users_own_are_not_replaced(tmp_path, name):
     assert contents(tmp_path) == {name: b"mine"}
 
 
+def test_where_no_picture_can_be_drawn_no_piece_is_left(tmp_path):
+    samples = np.ones((2, 16, 176), np.uint8)
+    with pytest.raises(TypeError):  # a surrogate can't be drawn
+        write(samples, MUSIC, tmp_path, "tunes", {0: "\udce9"})
+    assert contents(tmp_path) == {}
+    write(samples, MUSIC, tmp_path, "tunes")
+
+
 def test_a_note_sounds_at_its_frequency():
     sample = np.zeros((16, 176), np.uint8)
     sample[:, 69 - LOWEST_PITCH] = 1  # A4

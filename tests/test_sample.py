@@ -136,6 +136,26 @@ def test_a_file_of_music_steers_pieces_and_stands_beside_them(
     assert pretty_midi.PrettyMIDI(str(results / "newer" / folder / "001.mid")).get_tempo_changes()[1][0] == 120
 
 
+def test_pieces_keep_the_metre_of_a_song_that_states_one(results, tune):
+    write_midi(np.array([[60, 0, 12], [64, 12, 24]]), tune.parent / "waltz.mid", 150.0, 4, "waltz", steps_per_bar=12)
+    out = tune.parent / "out"
+    assert main(["--results", str(results), "--reconstruct", str(tune.parent / "waltz.mid"), "--out", str(out)]) == 0
+    for name in ("000.mid", "001.mid"):
+        (metre,) = pretty_midi.PrettyMIDI(str(out / name)).time_signature_changes
+        assert (metre.numerator, metre.denominator) == (3, 4)
+
+
+def test_names_that_are_not_utf8_are_printed_and_drawn(trained, tune, capsys, monkeypatch):
+    monkeypatch.chdir(tune.parent)
+    song, folder = (os.fsdecode(name) for name in (b"caf\xe9.mid", b"pi\xe8ces"))
+    tune.rename(song)
+    assert main(["--checkpoint", str(trained["music"]), "--vary", song, "-n", "1", "--out", folder]) == 0
+    out = capsys.readouterr().out
+    assert "000: caf? as the model reads it\n" in out
+    assert "pi?ces: 000.mid to 001.mid, samples.png\n" in out
+    assert sorted(contents(Path(folder))) == ["000.mid", "001.mid", "samples.png"]
+
+
 def test_a_song_of_the_data_steers_pieces(trained, tmp_path, capsys):
     data = tmp_path / "made.npz"
     save_corpus(made_corpus("made", BINARY), data)

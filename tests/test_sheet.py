@@ -41,6 +41,17 @@ def test_a_picture_names_no_date_and_no_version(tmp_path):
     assert b"tIME" not in data
 
 
+def test_names_are_text_and_no_formulas():
+    samples = samples_of(ROLL)
+    plain = as_image(samples, ROLL, "cash")
+    assert not np.array_equal(as_image(samples, ROLL, r"$\cash$"), plain)
+
+
+def test_labels_are_text_and_no_formulas(tmp_path):
+    piano_roll_sheet(samples_of(ROLL), ROLL, tmp_path / "one.png", labels={0: r"$\cash$"})
+    assert (tmp_path / "one.png").exists()
+
+
 @pytest.mark.parametrize("spec", [ROLL, REAL])
 def test_the_image_is_the_file(spec, tmp_path):
     samples = samples_of(spec)

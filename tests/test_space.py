@@ -224,6 +224,13 @@ def test_hierarchical_windows_are_whole_bars():
     assert Config.for_data(waltz, {"family": "hierarchical"}).window == 60
 
 
+def test_bars_of_which_no_window_holds_two_are_none():
+    long = replace(MUSIC, window=6000, longest_song=6000, steps_per_bar=2048)
+    assert space.windows("hierarchical", long) == (4096,)
+    assert "hierarchical" in space.fitting_families(long)
+    assert "hierarchical" not in space.fitting_families(replace(long, steps_per_bar=2049))
+
+
 # Optuna
 
 

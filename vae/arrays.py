@@ -124,7 +124,7 @@ def table_of(path: Path, loaded: dict[str, npt.NDArray[Any]]) -> Table:
     if len(arrays) == len(SPLITS):
         sides = np.repeat(np.arange(len(SPLITS)), songs)
     else:
-        sides = _sides(path, values.reshape(songs[0], -1))
+        sides = _sides(path, values.reshape(songs[0], -1), lengths)
     report = f"{path.name}: {sum(songs):,} songs, {len(values):,} steps of {values.shape[1]} numbers, {encoding}"
     # An array [N, T, 88] is N pieces of T steps: they are windows already.
     return Table(encoding, values, lengths, sides, DEFAULT_TEMPO, window=int(lengths.max()), report=(report,))
@@ -189,9 +189,9 @@ def _values(
     return values, "real"
 
 
-def _sides(path: Path, songs: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def _sides(path: Path, songs: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     names = [digest(song) for song in songs]
     if len(set(names)) < len(SPLITS):
         found = f"found {len(set(names))} among {len(names)}"
         raise UserError(f"{path}: a split needs 3 rows that differ, {found}. Pass more data.")
-    return deal(names, np.array([len(song) if song.ndim > 1 else 1 for song in songs], np.int64))
+    return deal(names, lengths)

@@ -81,7 +81,7 @@ def _first_noise(seed: int, units: Units, latent_dim: int) -> Tensor:
 
 def _batches(model: Vae, songs: Songs, plan: Plan) -> Iterator[tuple[Tensor, Batch]]:
     """All windows in batches: their numbers, and they themselves."""
-    for windows in in_batches(plan, steps_as_wide(model.spec, _BATCH_STEPS)):
+    for windows in in_batches(plan, steps_as_wide(model.spec, _BATCH_STEPS), model.padded_to):
         part = plan[windows]
         yield windows, songs.batch(part, model.padded_to(part.longest))
 

@@ -28,7 +28,7 @@ def tidy(panel: "Axes") -> None:
 
 def entitle(figure: "Figure", title: str) -> None:
     """Writes a title at the left."""
-    figure.suptitle(title, fontsize=11, fontweight="bold", color=TEXT, x=0.01, ha="left")
+    figure.suptitle(title, fontsize=11, fontweight="bold", color=TEXT, x=0.01, ha="left", parse_math=False)
 
 
 def png(figure: "Figure") -> bytes:

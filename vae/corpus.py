@@ -15,7 +15,7 @@ import numpy.typing as npt
 from vae.arrays import Table, load_arrays, read_json, table_of
 from vae.encoding import FEATURES, DataSpec
 from vae.errors import UserError
-from vae.files import cache_folder, write_atomically
+from vae.files import cache_folder, printable, write_atomically
 from vae.library import MUSIC_SUFFIXES, content_digest, music_files, read_files, skipped_line, table_of_songs
 from vae.scores import chorales
 from vae.splitting import SPLITS as SPLITS
@@ -201,7 +201,7 @@ def _of_table(name: str, table: Table, steps_per_beat: int) -> Corpus:
 
 
 def _corpus(name: str, spec: DataSpec, splits: dict[str, Split], report: tuple[str, ...]) -> Corpus:
-    return Corpus(name, spec, splits, report, fingerprint(spec, splits))
+    return Corpus(name, spec, splits, tuple(map(printable, report)), fingerprint(spec, splits))
 
 
 def fingerprint(spec: DataSpec, splits: dict[str, Split]) -> str:

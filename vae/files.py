@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and their names."""
 
 import os
 import tempfile
@@ -8,6 +8,11 @@ from pathlib import Path
 def cache_folder() -> Path:
     """Where this project keeps what can be made again: `$XDG_CACHE_HOME/music-vae-sweep`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "music-vae-sweep"
+
+
+def printable(text: object) -> str:
+    """Text with names of files in it, as it can be printed and drawn: `?` in place of bytes that are not UTF-8."""
+    return str(text).encode(errors="replace").decode()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from vae.encoding import DEFAULT_TEMPO, HIGHEST_PITCH, LOWEST_PITCH, Song, normalise
 from vae.errors import UserError
+from vae.files import printable
 
 NO_PITCHES = f"no notes between pitch {LOWEST_PITCH} and {HIGHEST_PITCH} (piano range)"
 SLOWEST, FASTEST = 10.0, 1000.0  # outside, a tempo is a slip (symusic gives infinity for a tempo of 0)
@@ -113,7 +114,7 @@ def song_of(
     bar = None if beats_per_bar is None else beats_per_bar * steps_per_beat
     steps_per_bar = int(bar) if bar and bar.denominator == 1 else None
     steps = int(notes[:, 2].max())  # a note that another cuts, of the same key, may have been the last
-    return Song(name, notes, steps, tempo, steps_per_bar, out_of_range=len(heard) - len(keys))
+    return Song(printable(name), notes, steps, tempo, steps_per_bar, out_of_range=len(heard) - len(keys))
 
 
 def _why_none(notes: int, heard: int) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vae.config import MOST_STEPS
 from vae.corpus import Split
 from vae.models.base import Normal, Vae, in_use
 from vae.windows import Batch, Songs
@@ -115,7 +116,7 @@ def interpolate(model: Vae, first: Array, last: Array, n: int, temperature: floa
     for share in np.linspace(0.0, 1.0, n) if n > 1 else [0.5]:
         parts = [Part(between(a.z, b.z, float(share)), a.steps) for a, b in zip(*ends, strict=True)]
         pieces.append(_write(model, parts, temperature, _generator(seed, 1)))
-    return _as_data(model, torch.cat(pieces))
+    return np.concatenate(pieces)
 
 
 def between(a: Tensor, b: Tensor, share: float) -> Tensor:
@@ -160,7 +161,7 @@ def _in_blocks(
     for number in range(math.ceil(n / _BLOCK)):
         generator = _generator(seed, number)
         blocks.append(_write(model, parts(generator), temperature, generator))
-    return _as_data(model, torch.cat(blocks)[:n])
+    return np.concatenate(blocks)[:n]
 
 
 def _generator(seed: int, number: int) -> torch.Generator:
@@ -170,19 +171,21 @@ def _generator(seed: int, number: int) -> torch.Generator:
 
 def _piece_steps(model: Vae) -> int:
     """As long as most songs are, of windows with codes of their own; one window where they know nothing of another."""
-    return max(model.spec.window, model.spec.typical_song) if model.continues else model.config.window
+    if not model.continues:
+        return model.config.window
+    return min(max(model.spec.window, model.spec.typical_song), MOST_STEPS)
 
 
-def _write(model: Vae, parts: Iterable[Part], temperature: float, generator: torch.Generator) -> Tensor:
+def _write(model: Vae, parts: Iterable[Part], temperature: float, generator: torch.Generator) -> Array:
     """Pieces part after part, [n, T, D]; random numbers are taken as they are needed."""
-    written: list[Tensor] = []
+    written: list[Array] = []
     after = None
     with in_use(model):
         for z, steps in parts:
             part = model.decode(z.to(model.device()), steps, temperature, generator, after)
-            written.append(part.cpu())
+            written.append(_as_data(model, part))  # at once, for bytes take a quarter of the memory
             after = _place_after(part)
-    return torch.cat(written, dim=1)
+    return np.concatenate(written, axis=1)
 
 
 def _place_after(part: Tensor) -> Batch:
@@ -192,4 +195,4 @@ def _place_after(part: Tensor) -> Batch:
 
 
 def _as_data(model: Vae, pieces: Tensor) -> Array:
-    return pieces.numpy().astype(np.uint8 if model.spec.is_binary else np.float32)
+    return pieces.cpu().numpy().astype(np.uint8 if model.spec.is_binary else np.float32)

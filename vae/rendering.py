@@ -54,8 +54,9 @@ def write(
         if not ours:
             _require_free(directory, len(samples), spec)
         titles = [(labels or {}).get(number, f"{name} {number:03d}") for number in range(len(samples))]
-        names = [*(_write_midi if spec.is_music else _write_array)(samples, spec, directory, titles), SHEET]
+        # First: numbered files without a sheet, left where the rest fails, would pass for the user's own.
         piano_roll_sheet(samples, spec, directory / SHEET, name, labels)
+        names = [*(_write_midi if spec.is_music else _write_array)(samples, spec, directory, titles), SHEET]
         if ours:
             _discard_earlier(directory, names, sound)
         if sound:

@@ -18,6 +18,7 @@ from vae import checkpoint
 from vae.arguments import add_checkpoint_arguments, chosen_directory
 from vae.encoding import DataSpec
 from vae.errors import UserError, exit_code
+from vae.files import printable
 from vae.models.base import Vae
 from vae.pieces import draw, interpolate, vary
 from vae.rendering import SHEET, as_array, write
@@ -122,15 +123,21 @@ def _run(args: argparse.Namespace) -> None:
     songs = read_songs(_steering(args), loaded, args, directory)
     _spare(songs, out)
     pieces = _Pieces(songs, _drawn(args, loaded.model, songs))
-    spec = replace(loaded.spec, tempo=pieces.songs[0].tempo) if pieces.songs else loaded.spec
-    names = write(pieces.in_order(), spec, out, name, pieces.labels(), args.wav)
+    names = write(pieces.in_order(), _played(loaded.spec, songs), out, name, pieces.labels(), args.wav)
     lines = [
         _origin(name, loaded),
         *_songs_told(pieces, loaded),
         _content(pieces.drawn, loaded.spec),
-        f"{out}: {names[0]}{f' to {names[-2]}' if len(names) > 2 else ''}, {SHEET}",
+        f"{printable(out)}: {names[0]}{f' to {names[-2]}' if len(names) > 2 else ''}, {SHEET}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _played(spec: DataSpec, songs: list[Given]) -> DataSpec:
+    """How pieces are written: at the tempo and in the metre of the song that they begin with, if one does."""
+    if not songs:
+        return spec
+    return replace(spec, tempo=songs[0].tempo, steps_per_bar=songs[0].steps_per_bar or spec.steps_per_bar)
 
 
 def _steering(args: argparse.Namespace) -> list[str]:

@@ -68,7 +68,7 @@ def _panels(samples: Array, spec: DataSpec, title: str, names: list[str]) -> "Fi
     else:
         _images(axes, samples, spec)
     for number, panel in enumerate(axes):
-        panel.set_title(names[number], loc="left", fontsize=9, fontweight="bold", color=TEXT, pad=3)
+        panel.set_title(names[number], loc="left", fontsize=9, fontweight="bold", color=TEXT, pad=3, parse_math=False)
         _label_edges(panel, leftmost=number % columns == 0, lowest=number + columns >= len(samples))
     _finish(figure, axes, title)
     return figure

@@ -87,18 +87,25 @@ def self_similarity(sounding: Bools, steps_per_beat: int) -> Floats:
     a silent and a sounding beat have cosine 0. NaN for fewer than 4 beats and for silence.
     """
     beats = sounding.shape[1] // steps_per_beat
-    best = np.full(len(sounding), np.nan)
     if beats < 4:
-        return best
+        return np.full(len(sounding), np.nan)
     whole = sounding[:, : beats * steps_per_beat].reshape(len(sounding), beats, steps_per_beat, PITCHES)
     classes = chroma(whole.sum(axis=2, dtype=np.float64))  # [N, B, 12]
     norm = np.linalg.norm(classes, axis=-1, keepdims=True)
-    unit, heard = np.divide(classes, norm, out=np.zeros_like(classes), where=norm > 0), norm[..., 0] > 0
-    for lag in range(2, beats // 2 + 1):
-        cosine = (unit[:, :-lag] * unit[:, lag:]).sum(axis=-1)
-        pairs = (heard[:, :-lag] | heard[:, lag:]).sum(axis=1)
-        best = np.fmax(best, ratio(cosine.sum(axis=1), pairs))
-    return np.asarray(np.minimum(best, 1.0), np.float64)
+    unit = np.divide(classes, norm, out=np.zeros_like(classes), where=norm > 0)
+    pairs = beats - np.arange(2, beats // 2 + 1) - np.rint(_at_lags(np.asarray(norm == 0, np.float64)))  # both silent
+    return np.asarray(np.fmax.reduce(ratio(_at_lags(unit), pairs), axis=1).clip(0.0, 1.0), np.float64)
+
+
+def _at_lags(beats: Floats) -> Floats:
+    """Sums over b of the products of beat b and beat b + l, lags l = 2 .. B/2: [N, B, C] to [N, lags].
+
+    By Fourier transforms, since a sum at each lag takes minutes where songs are long.
+    """
+    count = beats.shape[1]
+    spectrum = np.fft.rfft(beats, 2 * count, axis=1)  # padded, or the end would meet the beginning
+    power = np.square(np.abs(spectrum)).sum(axis=2)
+    return np.fft.irfft(power, 2 * count, axis=1)[:, 2 : count // 2 + 1]
 
 
 def melody_ngrams(onsets: Bools) -> list[npt.NDArray[np.int64]]:

@@ -98,7 +98,8 @@ class Trainer:
         self._optimizer = Optimizer(self.model, config)
         self._control = RateControl(config, data.device) if config.rate_target else None
         grid = data.corpus.spec.steps_per_bar if config.family == "hierarchical" else None
-        self._order = Order(data.songs["train"], self.model.shown, config.batch_steps, seed, grid or 1)
+        songs, model = data.songs["train"], self.model
+        self._order = Order(songs, model.shown, config.batch_steps, seed, grid or 1, model.padded_to)
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:

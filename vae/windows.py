@@ -4,7 +4,7 @@ A window is the unit that a model scores at once: a song, or a part of one. Wind
 step counts exactly once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,12 @@ from vae.encoding import PITCHES
 
 _POOL = 16
 """Batches that a pass is sorted within, so that windows of like length come together and little is padded."""
-_PADDED = 4
-"""Times its steps that a batch may have with padding."""
+_PADDED, _FILLED_UP = 1.25, 4.0
+"""Times its steps that a batch may have, windows as long as its longest, and as a model pads them; one may have more.
+
+The second is dense layers' at most, which take little memory for padding: fewer windows would make more batches than
+schedules reckon with.
+"""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,18 @@ def join(plans: list[Plan]) -> Plan:
     return Plan(*(torch.cat([getattr(plan, name) for plan in plans]) for name in ("song", "start", "length")))
 
 
-def in_batches(plan: Plan, steps: int) -> Iterator[Tensor]:
-    """The windows of a plan, longest first, in groups of at most `steps` steps with padding, or of one: indices."""
+def in_batches(plan: Plan, steps: int, padded_to: Callable[[int], int] = int) -> Iterator[Tensor]:
+    """The windows of a plan, longest first, in groups of at most `steps` steps with padding, or of one: indices.
+
+    Args:
+        plan: the windows.
+        steps: of a group.
+        padded_to: steps that a group is padded to whose longest window has so many; no more by default.
+    """
     order = torch.argsort(plan.length, descending=True, stable=True)
     at = 0
     while at < len(order):
-        count = max(1, steps // int(plan.length[order[at]]))
+        count = max(1, steps // padded_to(int(plan.length[order[at]])))
         yield order[at : at + count]
         at += count
 
@@ -146,13 +156,23 @@ class Order:
     Args:
         songs: the training split.
         window: steps.
-        batch_steps: real steps in a batch, about.
+        batch_steps: real steps in a batch, about; fewer where windows are padded much.
         seed: of phases and order.
         grid: phases are multiples of so many steps, such as a bar.
+        padded_to: as of `in_batches`.
     """
 
-    def __init__(self, songs: Songs, window: int, batch_steps: int, seed: int, grid: int = 1) -> None:
+    def __init__(
+        self,
+        songs: Songs,
+        window: int,
+        batch_steps: int,
+        seed: int,
+        grid: int = 1,
+        padded_to: Callable[[int], int] = int,
+    ) -> None:
         self._songs, self._window, self._batch_steps, self._grid = songs, window, batch_steps, grid
+        self._padded_to = padded_to
         self._generator = torch.Generator().manual_seed(seed)
         self._next_pass()
 
@@ -177,20 +197,27 @@ class Order:
         # Pools rise and fall by turns, so that the batch on the border of two holds windows of like length too.
         by_length = torch.argsort(torch.where(pools % 2 == 1, -plan.length, plan.length), stable=True)
         plan = plan[by_length[torch.argsort(pools[by_length], stable=True)]]
-        # A window belongs to the batch that its middle lies in.
-        middle = plan.length.cumsum(0) - torch.div(plan.length, 2, rounding_mode="floor") - 1
-        count = max(1, round(plan.steps / self._batch_steps))
-        number = torch.div(middle * count, plan.steps, rounding_mode="floor")
-        parts = torch.split(torch.arange(len(plan)), torch.unique_consecutive(number, return_counts=True)[1].tolist())
-        chosen = torch.randperm(len(parts), generator=self._generator).tolist()
-        return [batch for i in chosen for batch in self._without_much_padding(plan[parts[i]])]
+        batches = self._in_turn(plan)
+        return [batches[i] for i in torch.randperm(len(batches), generator=self._generator).tolist()]
 
-    def _without_much_padding(self, batch: Plan) -> list[Plan]:
-        """A batch; several if windows of very unlike length have met in it, as where most songs are tiny."""
-        most = _PADDED * self._batch_steps
-        if len(batch) * batch.longest <= most:
-            return [batch]
-        return [batch[part] for part in in_batches(batch, most)]
+    def _in_turn(self, plan: Plan) -> list[Plan]:
+        """Windows one after another in batches, alike in their steps, but smaller where much would be padding."""
+        batches, left = [], plan.steps
+        begin = steps = longest = 0
+        for i, length in enumerate(plan.length.tolist()):
+            longest = max(longest, length)
+            share = left / max(1, round(left / self._batch_steps))
+            if steps and (steps + length / 2 > share or self._crowded(i + 1 - begin, longest)):
+                batches.append(plan[begin:i])
+                left -= steps
+                begin, steps, longest = i, 0, length
+            steps += length
+        return [*batches, plan[begin:]]
+
+    def _crowded(self, count: int, longest: int) -> bool:
+        """Whether so many windows have too much padding for a batch."""
+        padded, filled_up = count * longest, count * self._padded_to(longest)
+        return padded > _PADDED * self._batch_steps or filled_up > _FILLED_UP * self._batch_steps
 
     def take(self) -> Plan:
         """The next batch."""
