@@ -111,7 +111,7 @@ def _lstm(trial: optuna.trial.Trial) -> dict[str, Any]:
 def _recalling(trial: optuna.trial.Trial) -> dict[str, Any]:
     return _lstm(trial) | {
         "rnn_layers": trial.suggest_int("rnn_layers", 1, 2),
-        "recall_width": trial.suggest_categorical("recall_width", (0, 64)),
+        "recall_width": trial.suggest_categorical("recall_width", (0, 128)),
     }
 
 
