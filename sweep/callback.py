@@ -228,7 +228,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
     def _tidy(self) -> None:
         kept = self._kept()
         ended = {record.number for record in self._study.records.values() if record.ended}
-        gone = ended - kept - self._dropped  # those of earlier starts of the sweep too
+        gone = ended - kept - self._study.settled - self._dropped  # those of earlier starts of the sweep too
         if gone:
             self._folder.trials.drop(*(self._study.records[number].prefix for number in gone))
         self._dropped |= gone

@@ -210,8 +210,8 @@ def _of_access(config: dict[str, Any]) -> Iterator[str]:
 def _of_mounts(config: dict[str, Any]) -> Iterator[str]:
     """Links that lead nowhere, on which `ray up` fails once its head runs: it reads whatever it is to copy."""
     for mount in (config.get("file_mounts") or {}).values():
-        for folder, folders, files in os.walk(Path(mount).expanduser()):
-            for place in (Path(folder, name) for name in (*folders, *files)):
+        for folder, _, files in os.walk(Path(mount).expanduser()):
+            for place in (Path(folder, name) for name in files):
                 if not place.exists():
                     yield f"{place} is a link to nothing, which Ray can't copy; remove it."
 

@@ -108,7 +108,7 @@ def _tell_longer(best: int, trained: int, folder: SweepFolder, settings: Setting
             "it was still getting better at its last epoch; to train the best longer: "
             f"{again} --final-epochs {_LONGER * settings.last_epoch}\n"
         )
-    elif seeds and trained < settings.max_epochs:
+    elif seeds and 0 < trained < settings.max_epochs:
         sys.stdout.write(
             f"its trial came to epoch {trained} of {settings.max_epochs}; to train the best to it: {again}\n"
         )

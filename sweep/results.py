@@ -37,22 +37,20 @@ class SweepFolder:
 
     Args:
         results: a path or a URI.
-        name: of the sweep, or `latest`.
+        name: of the sweep.
     """
 
     def __init__(self, results: Path | str, name: str) -> None:
-        self.place = str(results).rstrip("/")
+        self.place, self.name = str(results).rstrip("/"), name
         self.results = copy_of(self.place)
-        path = self.results / name
-        self.name = path.resolve().name if path.is_symlink() else path.name
-        self.path = self.results / self.name
+        self.path = self.results / name
         self.journal = self.path / "study.log"
         self.summary = self.path / "summary.json"
         self.best = self.path / "best"
         self.samples = self.path / "samples"
         self.tensorboard = self.path / "tensorboard"
         self.data = self.path / DATA
-        home = f"{self.place}/{self.name}" if is_remote(self.place) else str(self.path.absolute())
+        home = f"{self.place}/{name}" if is_remote(self.place) else str(self.path.absolute())
         self.trials = Checkpoints(f"{home}/trials")
         self.finals = Checkpoints(f"{home}/finals")
         self._ended: dict[int, str] = {}  # rows of `trials.csv` that do not change any more
@@ -109,14 +107,17 @@ class SweepFolder:
             yield
 
     def is_driven(self) -> bool:
-        """Whether a driver on this machine runs it."""
+        """Whether a driver on this machine runs it, or may, for all that can be seen; nothing is written."""
         try:
-            with self.driven():
-                return False
-        except FileNotFoundError:
+            file = (self.path / _LOCK).open()
+        except OSError:
             return False
-        except UserError:
-            return True
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
 
     def read_summary(self) -> dict[str, Any]:
         """The summary as last written, or an empty dict."""
@@ -144,15 +145,27 @@ def chosen(results: str, name: str | None) -> SweepFolder:
     Raises:
         UserError: no name is given, and there is no sweep.
     """
+    name = None if name == LATEST else name
     if not is_remote(results) and (elsewhere := pointed_elsewhere(Path(results), name)) is not None:
         return SweepFolder(*elsewhere)
-    if name is None and is_remote(results):
-        name = (Store(results).read(LATEST) or b"").decode()
-    elif name is None and (Path(results) / LATEST).exists():
-        name = (Path(results) / LATEST).resolve().name
-    if not name:
+    return SweepFolder(results, named(results, name or LATEST))
+
+
+def named(results: str, name: str) -> str:
+    """The name of a sweep as it may be typed: with a slash at its end, or `latest` for that of the newest.
+
+    Raises:
+        UserError: there is no newest.
+    """
+    if name != LATEST:
+        return name.rstrip("/")
+    if is_remote(results):
+        newest = (Store(results).read(LATEST) or b"").decode()
+    else:
+        newest = (Path(results) / LATEST).resolve().name if (Path(results) / LATEST).exists() else ""
+    if not newest:
         raise UserError(f"{results}: no sweep there; run `python -m sweep.run` first, or pass --results.")
-    return SweepFolder(results, name)
+    return newest
 
 
 def _csv(row: Sequence[Any]) -> str:

@@ -24,7 +24,7 @@ from sweep.live import LiveView, duration, say
 from sweep.nodes import Newcomers, Preflight, require_sound
 from sweep.prepare import default_name, prepare
 from sweep.remote import DEFAULT_CLUSTER, is_up, submit, watch
-from sweep.results import SweepFolder
+from sweep.results import SweepFolder, named
 from sweep.scheduler import Asha, rungs
 from sweep.searcher import StudySearcher
 from sweep.settings import Settings
@@ -37,7 +37,7 @@ from vae.bounds import marginal_elbo
 from vae.corpus import Corpus, save_corpus
 from vae.errors import UserError, exit_code
 from vae.models.likelihood import moments_of
-from vae.store import is_remote, reason
+from vae.store import LATEST, is_remote, reason
 
 _RESERVE, _CHECKPOINT = 128 * 2**20, 64 * 2**20
 """Bytes that are kept free on the disk of results: for the end of the sweep, and for saving each trial that runs."""
@@ -194,7 +194,6 @@ def _opened(args: argparse.Namespace, settings: Settings, folder: SweepFolder, l
     begun = len(study.records)
     if study.over and args.trials is None and args.time_budget is None:
         study.most = study.asked_for
-        study.settle()
         say(f"the search is over: for more of it pass --trials above {begun}, or --time-budget")
         return study
     study.go_on(most_trials(args, study.asked_for, begun))
@@ -220,14 +219,14 @@ def most_trials(args: argparse.Namespace, asked_for: int | None, begun: int) -> 
 
 def _tell_left(study: Study, stop: Stop, cut_short: bool, folder: SweepFolder) -> None:
     """Says what `--resume` would go on with, if anything."""
-    again = f"python -m sweep.run {folder.again}"
+    again, time_alone = f"python -m sweep.run {folder.again}", " --time-budget 1h"
     if cut_short:
         say(f"not all final runs ended; go on with: {again}")
     elif stop.interrupted:
         finals = ", and there were no final runs" if study.settings.final_seeds > 1 else ""
-        say(f"not all trials ended{finals}; go on with: {again}")
+        say(f"not all trials ended{finals}; go on with: {again}{time_alone if study.most is None else ''}")
     elif stop.impatient or study.counts()["paused"]:
-        say(f"not all trials ended; to search on: {again} --time-budget 1h")
+        say(f"not all trials ended; to search on: {again}{time_alone}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -245,8 +244,14 @@ def _run_somewhere(args: argparse.Namespace, words: list[str]) -> None:
     if args.cluster is None and args.watch is not None:
         raise UserError("--watch needs the cluster that the job was submitted to: pass --cluster FILE.")
     if args.cluster is None:
+        args.resume = named(args.results, args.resume) if args.resume is not None else None
+        args.warm_start = [named(args.results, name) for name in args.warm_start]
         _run(args)
         return
+    if LATEST in (args.resume, *args.warm_start):
+        raise UserError(
+            f"--cluster {args.cluster}: give the sweep's own name, for {LATEST} is another there than here."
+        )
     if args.watch is not None:
         watch(args)
         return

@@ -43,12 +43,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
         if record is not None:
             self._numbers[trial_id] = record.number
             return self._config(record)
-        if self._stopping():
-            return str(Searcher.FINISHED)
-        if self._numbers:
-            return None
-        self._study.settle()
-        return str(Searcher.FINISHED)
+        return None if self._numbers and not self._stopping() else str(Searcher.FINISHED)
 
     def _config(self, record: TrialRecord) -> dict[str, Any]:
         found = self._newest_checkpoint(record.prefix) if record.state == "paused" else None

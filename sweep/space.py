@@ -18,8 +18,9 @@ from vae.config import (
 from vae.encoding import DataSpec
 
 BATCH_STEPS = (512, 1024, 2048)
-CROPS = (256, 1024)
-"""Shorter parts teach a model nothing of what comes back later, which shows only long after the first rungs."""
+CROPS, RECALLS = (256, 1024), (64, 128)
+"""Shorter parts, or no attention to the past, teach a model nothing of what comes back later, which shows only long after
+the first rungs: there such trials are ahead."""
 _RATES = (1.0, 2.5)
 """What the KL is held at, in floors; free bits hold it in training, and on validation it comes out lower."""
 
@@ -111,7 +112,7 @@ def _lstm(trial: optuna.trial.Trial) -> dict[str, Any]:
 def _recalling(trial: optuna.trial.Trial) -> dict[str, Any]:
     return _lstm(trial) | {
         "rnn_layers": trial.suggest_int("rnn_layers", 1, 2),
-        "recall_width": trial.suggest_categorical("recall_width", (0, 128)),
+        "recall_width": trial.suggest_categorical("recall_width", RECALLS),
     }
 
 

@@ -9,6 +9,7 @@ from sweep.results import SweepFolder, chosen
 from sweep.uploads import fetch
 from vae.arguments import add_results_argument
 from vae.errors import UserError, exit_code
+from vae.files import printable
 from vae.store import is_remote
 
 
@@ -38,14 +39,14 @@ def lines(summary: dict[str, Any]) -> list[str]:
     states = "".join(f", {count} {state}" for state, count in trials.items() if count)
     time = "" if summary["search_seconds"] is None else f" in {duration(summary['search_seconds'])} of search"
     return [
-        f"sweep {summary['name']} of {summary['data']}: {requested} trials{states}",
+        f"sweep {summary['name']} of {printable(summary['data'])}: {requested} trials{states}",
         f"{summary['epochs_trained']} epochs{time}",
         _best(summary["best"]),
     ]
 
 
 def _left(folder: SweepFolder, summary: dict[str, Any]) -> list[str]:
-    """How to go on with a sweep that has not come to its end; whether one in an object store runs is not known here."""
+    """How to go on with a sweep that was killed; whether one in an object store runs is not known here."""
     ended = summary["best"]["test_elbo"] is not None
     if ended or is_remote(folder.place) or folder.is_driven():
         return []

@@ -70,6 +70,9 @@ class Study:
         attributes = self._optuna.user_attrs
         self.asked_for: int | None = attributes.get("most")  # by the last start that searched; as `most`
         self.over = bool(attributes.get("over"))  # whether it came to the search's end
+        self.settled: set[int] = set()  # trials that wait, though they count as stopped: the search is over
+        if self.over:
+            self._settle()
         self._first_points = attributes.get("first_points", [])
         self._earlier = kept_trials(storage, settings.name)
         self._tried.update(key_of(trial.params) for trial in self._earlier)
@@ -92,22 +95,29 @@ class Study:
 
     def go_on(self, most: int | None) -> None:
         """Lets the search go on, to so many trials; keeps that, so that another start knows."""
-        self.most, self.over = most, False
-        self._optuna.set_user_attr("most", most)
+        self.most = self.asked_for = most
+        self.over = False
         self._optuna.set_user_attr("over", False)
+        self._optuna.set_user_attr("most", most)
+        for number in self.settled:
+            self.records[number].state = "paused"
+        self.settled.clear()
 
     def end(self) -> None:
         """The search has come to its end, by its trials, its time or its patience: final runs are next."""
         self.over = True
         self._optuna.set_user_attr("over", True)
+        self._settle()
 
-    def settle(self) -> None:
-        """Stops the trials that wait, when nothing is left that could promote them.
+    def _settle(self) -> None:
+        """Stops the trials that wait, for nothing is left that could promote them.
 
-        In the journal they wait on: if the sweep is to have more trials one day, these may be promoted after all.
+        In the journal they wait on, and keep their checkpoints: if the sweep is to have more trials one day, these may
+        be promoted after all.
         """
         for record in self.waiting():
             record.state = "stopped"
+            self.settled.add(record.number)
 
     def miss(self, trained: Callable[[str], int], count: int) -> None:
         """Has those of the best trials trained again that wait, but were not saved: a crash came first.

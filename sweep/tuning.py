@@ -201,7 +201,7 @@ def _await_workers(tell: Callable[[str], None]) -> dict[str, float]:
     A head that runs no trials has no cores for them itself.
     """
     if not _has_cores():
-        tell("waiting for workers to join the cluster")
+        tell(f"waiting up to {_WORKERS_SECONDS / 60:.0f} min for workers to join the cluster")
         request_resources(num_cpus=1)
         try:
             if not _comes_true(_has_cores, _WORKERS_SECONDS):

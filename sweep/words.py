@@ -6,6 +6,7 @@ from typing import Any
 
 from sweep.live import duration
 from sweep.reading import Reading, Trial
+from vae.files import printable
 
 _TOP = 8
 """Trials in the table, at most."""
@@ -16,7 +17,7 @@ def words(reading: Reading) -> list[str]:
     """Sentences for the head of a report."""
     settings = reading.settings
     lines = [
-        f"Data {settings.data}, {settings.spec.encoding}; {', '.join(settings.families)}; rungs at epochs "
+        f"Data {printable(settings.data)}, {settings.spec.encoding}; {', '.join(settings.families)}; rungs at epochs "
         f"{', '.join(map(str, reading.rungs))} of {settings.epoch_steps:,} time steps; floor of the KL "
         f"{settings.min_kl:g} nats per time step. As of {reading.written:%Y-%m-%d %H:%M:%S}.",
         f"{reading.requested} trials: {_states(reading)}.",

@@ -33,6 +33,7 @@ def drive(study: Study):
     asha = Asha(study, lambda: False)
     searcher = StudySearcher(asha, lambda: False, lambda _: None)
     replay(TuneSearch(searcher, asha, study.settings.min_kl), curve_of, 1, 10_000, study.settings.min_kl)
+    study.end()
     return {n: (record.state, record.params, record.values, record.failure) for n, record in study.records.items()}
 
 
@@ -58,6 +59,7 @@ def test_a_search_that_is_extended_promotes_the_best_of_all(make_study, tmp_path
     path, settings = tmp_path / "extended.log", {"max_epochs": 9}
     drive(make_study(7, path, **settings))
     study = make_study(28, path, **settings)
+    study.go_on(28)
     drive(study)
     first, second, top = values(study)
     assert second >= first // 3 >= 6

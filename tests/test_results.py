@@ -3,7 +3,7 @@
 import pytest
 from sweeping import write_checkpoint
 
-from sweep.results import BEST_KEYS, TEST_KEYS, TIMES, SweepFolder, summarise
+from sweep.results import BEST_KEYS, TEST_KEYS, TIMES, SweepFolder, chosen, summarise
 from vae import checkpoint
 
 
@@ -17,8 +17,8 @@ def test_latest_points_to_the_newest(folder):
 
 def test_the_newest_sweep_is_meant_by_latest_too_and_a_folder_by_its_name(folder):
     folder.make_latest()
-    for name in ("latest", f"{folder.name}/"):
-        assert SweepFolder(folder.results, name).name == folder.name
+    for name in (None, "latest", f"{folder.name}/", folder.name):
+        assert chosen(str(folder.results), name).name == folder.name
 
 
 def test_the_newest_checkpoint_is_that_with_the_most_epochs(folder):

@@ -161,9 +161,13 @@ def test_of_too_many_that_wait_the_worst_ends(promoting):
 def test_who_waits_in_vain_is_stopped_at_the_end(promoting, make_study):
     for value in (-5.0, -6.0):
         run_to(promoting, 1, value)
-    promoting.study.settle()
+    promoting.study.end()
     assert [promoting.study.records[number].state for number in (0, 1)] == ["stopped", "stopped"]
-    more = Asha(make_study(trials=61), lambda: False)  # which may have them promoted after all
+    again = make_study(trials=61)
+    assert again.over
+    assert [again.records[number].state for number in (0, 1)] == ["stopped", "stopped"]
+    again.go_on(61)
+    more = Asha(again, lambda: False)  # more trials may have them promoted after all
     assert [record.number for record in more.study.waiting()] == [0, 1]
     run_to(more, 1, -7.0)
     assert more.next().number == 0

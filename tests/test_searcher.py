@@ -48,13 +48,14 @@ def test_a_trial_that_waits_is_handed_out_again_once_it_is_saved_and_promoted(se
     assert (config["number"], config["turn"], config["checkpoint"]) == (0, 4, "checkpoint-0")
 
 
-def test_those_that_wait_are_stopped_when_nothing_else_can_come(searcher_of):
+def test_the_search_is_over_when_some_wait_and_nothing_else_can_come(searcher_of):
     study, searcher = searcher_of(trials=1)
     searcher.suggest("a")
     searcher._scheduler.judge(0, report(1, -5.0))
+    assert searcher.suggest("b") is None
     searcher.on_trial_complete("a")
     assert searcher.suggest("b") == Searcher.FINISHED
-    assert study.records[0].state == "stopped"
+    assert study.records[0].waits
 
 
 def test_nothing_is_proposed_once_the_sweep_is_asked_to_stop(searcher_of, stopping):

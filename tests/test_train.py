@@ -57,6 +57,20 @@ def test_an_epoch_shorter_than_a_batch_is_one_optimizer_step():
         assert trainer.optimizer_step == epoch
 
 
+def test_a_steered_kl_costs_nothing_under_its_target():
+    """Whatever beta has risen to; above the target it presses."""
+    weights = {}
+    for target in (100.0, 1e-6):
+        for pressure in (0.02, 2.0):
+            trainer = make_trainer(rate_target=target, beta=2.0)
+            trainer._control.beta.fill_(pressure)
+            trainer.train_epoch(validate=False)
+            weights[target, pressure] = trainer.model.state_dict()
+    assert_same(weights[100.0, 0.02], weights[100.0, 2.0])
+    with pytest.raises(AssertionError):
+        assert_same(weights[1e-6, 0.02], weights[1e-6, 2.0])
+
+
 @pytest.mark.parametrize("params", [CYCLING, STEERED], ids=["cycling", "steered"])
 def test_metrics_are_complete_and_consistent(params):
     metrics = make_trainer(**params).train_epoch()

@@ -47,7 +47,9 @@ class Config:
     dense_depth: int = _number(3, 1, 16, "hidden layers of the encoder, and of the decoder")
     rnn_width: int = _number(256, 1, 16384, "hidden units of each LSTM of the decoder")
     rnn_layers: int = _number(1, 1, 16, "layers of the decoder's LSTM; recurrent, sequential")
-    recall_width: int = _number(128, 0, 4096, "units of the attention to the past, even; 0: none; recurrent, sequential")
+    recall_width: int = _number(
+        128, 0, 4096, "units of the attention to the past, even; 0: none; recurrent, sequential"
+    )
     transformer_width: int = _number(128, 2, 16384, "units of a layer")
     transformer_layers: int = _number(4, 1, 64, "layers")
     transformer_heads: int = _number(4, 1, 64, "heads of attention; the width is a multiple of twice as many")

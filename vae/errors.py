@@ -20,6 +20,8 @@ def exit_code(command: Callable[[], None]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except PermissionError as error:
+        if error.filename is None:
+            raise
         sys.stderr.write(f"error: {error.filename}: {error.strerror}.\n")
         return 2
     except KeyboardInterrupt:

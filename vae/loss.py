@@ -20,7 +20,9 @@ def log_normal_ratio(z: Tensor, noise: Tensor, std: Tensor) -> Tensor:
     return 0.5 * (noise.square() - z.square()) + std.log()
 
 
-def objective(log_likelihood: Tensor, kl: Tensor, steps: int, beta: float | Tensor, free_bits: float) -> Tensor:
+def objective(
+    log_likelihood: Tensor, kl: Tensor, steps: int, beta: float | Tensor, free_bits: float | Tensor
+) -> Tensor:
     """The training loss, a scalar in nats per time step.
 
     Args:

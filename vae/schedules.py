@@ -36,7 +36,8 @@ class RateControl:
 
     by the KL of each batch, the latter two betas being the config's: a code that is worth more than the target may cost
     more. It begins at the least, for a code that was pressed flat before it said anything does not come back; and it
-    rises faster than it falls, or the first epoch would go by on codes of twenty times the target. In the manner of
+    rises faster than it falls, or the first epoch would go by on codes of twenty times the target. Under the target the
+    KL is free (see `vae.loss`), or what beta had risen to would press it flat before beta falls again. In the manner of
     ControlVAE (Shao et al. 2020), on a logarithmic scale. Stays on the device, so that a GPU is not waited for.
 
     The target of the batches is `rate_target` times what the KL falls by from training, with its dropout and its last

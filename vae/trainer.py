@@ -142,7 +142,7 @@ class Trainer:
             "train_log_likelihood": log_likelihood / steps,
             "train_kl": kl / steps,
             "train_elbo": (log_likelihood - kl) / steps,
-            "beta": float(self._beta()),
+            "beta": float(self._price()[0]),
             "learning_rate": learning_rate(self.config, self.optimizer_step),
             "examples_per_second": windows / seconds,
             "train_seconds": seconds,
@@ -192,15 +192,18 @@ class Trainer:
         shift = torch.randint(-most, most + 1, (n,)) * (torch.rand(n) >= _IN_PLACE) if most else None
         return self.data.songs["train"].batch(plan, self.model.padded_to(plan.longest), shift)
 
-    def _beta(self) -> float | Tensor:
-        return beta(self.config, self.optimizer_step) if self._control is None else self._control.beta
+    def _price(self) -> tuple[float | Tensor, float | Tensor]:
+        """Of the KL: beta, and what is free."""
+        if self._control is not None:
+            return self._control.beta, self._control.target
+        return beta(self.config, self.optimizer_step), self.config.free_bits
 
     def _optimizer_step(self, batch: Batch, steps: int) -> Tensor:
         """One step of AdamW; returns the sums of log-likelihood and KL, [2]."""
         noise = torch.randn(self.model.code_shape(*batch.mask.shape), device=self.data.device)
         with self._mixed_precision():
             log_likelihood, code = self.model.terms(batch, noise)
-        loss = objective(log_likelihood, code.kl, steps, self._beta(), self.config.free_bits)
+        loss = objective(log_likelihood, code.kl, steps, *self._price())
         self._optimizer.step(loss, self.optimizer_step)
         if self._control is not None:
             self._control.observe(code.kl.sum() / steps)

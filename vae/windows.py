@@ -17,10 +17,10 @@ from vae.encoding import PITCHES
 _POOL = 16
 """Batches that a pass is sorted within, so that windows of like length come together and little is padded."""
 _PADDED, _FILLED_UP = 1.25, 4.0
-"""Times its steps that a batch may have, windows as long as its longest, and as a model pads them; one may have more.
+"""Times its steps that a batch may have with padding: up to its longest window, and up to what the model pads that to.
 
-The second is dense layers' at most, which take little memory for padding: fewer windows would make more batches than
-schedules reckon with.
+The second is larger, for dense layers take little memory for padding, and fewer windows would make more batches than
+schedules reckon with. A single window may be longer.
 """
 
 
@@ -204,15 +204,20 @@ class Order:
         """Windows one after another in batches, alike in their steps, but smaller where much would be padding."""
         batches, left = [], plan.steps
         begin = steps = longest = 0
+        share = self._share(left)
         for i, length in enumerate(plan.length.tolist()):
             longest = max(longest, length)
-            share = left / max(1, round(left / self._batch_steps))
             if steps and (steps + length / 2 > share or self._crowded(i + 1 - begin, longest)):
                 batches.append(plan[begin:i])
                 left -= steps
+                share = self._share(left)
                 begin, steps, longest = i, 0, length
             steps += length
         return [*batches, plan[begin:]]
+
+    def _share(self, steps: int) -> float:
+        """Of so many steps, what the next batch has, so that all have about as many."""
+        return steps / max(1, round(steps / self._batch_steps))
 
     def _crowded(self, count: int, longest: int) -> bool:
         """Whether so many windows have too much padding for a batch."""
@@ -221,7 +226,7 @@ class Order:
 
     def take(self) -> Plan:
         """The next batch."""
-        if self._cursor == len(self._batches):
+        if self._cursor >= len(self._batches):  # more in a checkpoint whose batches were made otherwise
             self._next_pass()
         self._cursor += 1
         return self._batches[self._cursor - 1]

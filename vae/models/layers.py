@@ -155,7 +155,7 @@ class Recall(nn.Module):
     The query is the decoder's state before step t, the keys are its states before earlier steps j, the values are
     those steps themselves: where the past is like the present, its continuation is a guess at the next step. After the
     neural cache of Grave et al. 2017, with learned projections, and with rotary positions, for music repeats itself
-    after whole phrases. The empty key, which everything may attend to, stands for "no such moment".
+    after whole phrases. Everything may attend to "no such moment" too, whose key has no place in time.
     """
 
     def __init__(self, width: int, step_width: int, attention_width: int) -> None:
