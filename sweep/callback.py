@@ -23,7 +23,10 @@ from vae.errors import UserError
 from vae.store import fetched
 
 KEPT_TRIALS = 5
-"""Checkpoints of ended trials that are kept: the top few of the sweep; and those of which final runs are made."""
+"""Checkpoints of ended trials that are kept: the top few of the sweep; and those of which final runs are made.
+
+Of those that wait too, also once the search is over, in case that it is extended.
+"""
 _AGAIN_SECONDS = 10.0
 """Between tries to read what a store refused to give, at least."""
 SAVE_SECONDS = 300.0
@@ -218,7 +221,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._outdated = True
 
     def update(self) -> None:
-        """Writes what has changed, and drops the checkpoints of trials that ended, but for the best few."""
+        """Writes what has changed, and drops the checkpoints of trials that ended, but for those that may matter."""
         self._tidy()
         top = self._study.top(1)
         if top:

@@ -110,8 +110,10 @@ class SweepFolder:
         """Whether a driver on this machine runs it, or may, for all that can be seen; nothing is written."""
         try:
             file = (self.path / _LOCK).open()
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:
+            return True
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -145,7 +147,7 @@ def chosen(results: str, name: str | None) -> SweepFolder:
     Raises:
         UserError: no name is given, and there is no sweep.
     """
-    name = None if name == LATEST else name
+    name = None if name is None or name.rstrip("/") == LATEST else name
     if not is_remote(results) and (elsewhere := pointed_elsewhere(Path(results), name)) is not None:
         return SweepFolder(*elsewhere)
     return SweepFolder(results, named(results, name or LATEST))
@@ -157,12 +159,13 @@ def named(results: str, name: str) -> str:
     Raises:
         UserError: there is no newest.
     """
+    name = name.rstrip("/")
     if name != LATEST:
-        return name.rstrip("/")
+        return name
     if is_remote(results):
         newest = (Store(results).read(LATEST) or b"").decode()
     else:
-        newest = (Path(results) / LATEST).resolve().name if (Path(results) / LATEST).exists() else ""
+        newest = (Path(results) / LATEST).resolve().name if (Path(results) / LATEST).is_dir() else ""
     if not newest:
         raise UserError(f"{results}: no sweep there; run `python -m sweep.run` first, or pass --results.")
     return newest

@@ -41,6 +41,8 @@ from vae.store import LATEST, is_remote, reason
 
 _RESERVE, _CHECKPOINT = 128 * 2**20, 64 * 2**20
 """Bytes that are kept free on the disk of results: for the end of the sweep, and for saving each trial that runs."""
+_TIME = " --time-budget 1h"
+"""What a sweep that only a time was to end needs to go on with new trials."""
 
 
 def _search(
@@ -175,7 +177,7 @@ def _sweep(
     if stop.full or final_stop.full:
         raise UserError(
             f"{folder.path}: the disk is nearly full, so the sweep has stopped; make room, then go on with "
-            f"{folder.again}."
+            f"{folder.again}{_TIME if study.most is None else ''}."
         )
     _tell_left(study, stop, cut_short, folder)
     say(f"took {duration(time.time() - started)}")
@@ -219,14 +221,14 @@ def most_trials(args: argparse.Namespace, asked_for: int | None, begun: int) -> 
 
 def _tell_left(study: Study, stop: Stop, cut_short: bool, folder: SweepFolder) -> None:
     """Says what `--resume` would go on with, if anything."""
-    again, time_alone = f"python -m sweep.run {folder.again}", " --time-budget 1h"
+    again, counts = f"python -m sweep.run {folder.again}", study.counts()
     if cut_short:
         say(f"not all final runs ended; go on with: {again}")
     elif stop.interrupted:
         finals = ", and there were no final runs" if study.settings.final_seeds > 1 else ""
-        say(f"not all trials ended{finals}; go on with: {again}{time_alone if study.most is None else ''}")
-    elif stop.impatient or study.counts()["paused"]:
-        say(f"not all trials ended; to search on: {again}{time_alone}")
+        say(f"not all trials ended{finals}; go on with: {again}{_TIME if study.most is None else ''}")
+    elif stop.impatient or counts["paused"] or counts["pending"] or study.most is None:
+        say(f"to search on: {again}{_TIME}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -239,6 +241,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run_somewhere(args: argparse.Namespace, words: list[str]) -> None:
     """On a cluster that `ray up` has brought up from here, which tells what is wrong with the command; or here."""
     check(args)
+    args.resume = args.resume.rstrip("/") if args.resume is not None else None  # as a shell completes it
+    args.warm_start = [name.rstrip("/") for name in args.warm_start]
     if args.cluster is None and known_address(args.address) is None and is_up(DEFAULT_CLUSTER):
         args.cluster = DEFAULT_CLUSTER
     if args.cluster is None and args.watch is not None:
@@ -248,7 +252,7 @@ def _run_somewhere(args: argparse.Namespace, words: list[str]) -> None:
         args.warm_start = [named(args.results, name) for name in args.warm_start]
         _run(args)
         return
-    if LATEST in (args.resume, *args.warm_start):
+    if LATEST in (args.resume, *args.warm_start):  # its links are there, and not here
         raise UserError(
             f"--cluster {args.cluster}: give the sweep's own name, for {LATEST} is another there than here."
         )

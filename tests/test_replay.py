@@ -37,6 +37,7 @@ def ours(make_study, tmp_path, scheduler, trials=60, seed=0):
 def test_it_runs_to_the_end_of_the_trials_and_counts_each_epoch_once(make_study, tmp_path, scheduler):
     study, search = ours(make_study, tmp_path, scheduler, trials=30)
     moments = replay(search, curve_of, 4, 10_000, 0.1)
+    study.end()
     counts = study.counts()
     assert counts["stopped"] + counts["completed"] + counts["failed"] == 30
     assert counts["completed"] >= 1

@@ -17,7 +17,7 @@ def test_latest_points_to_the_newest(folder):
 
 def test_the_newest_sweep_is_meant_by_latest_too_and_a_folder_by_its_name(folder):
     folder.make_latest()
-    for name in (None, "latest", f"{folder.name}/", folder.name):
+    for name in (None, "latest", "latest/", f"{folder.name}/", folder.name):
         assert chosen(str(folder.results), name).name == folder.name
 
 

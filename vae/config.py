@@ -72,7 +72,7 @@ class Config:
     beta_cycle: int = _number(0, 0, 10**9, "optimizer steps after which the rise begins again; 0: never")
     free_bits: float = _number(0.0, 0.0, 100.0, "nats a time step of KL that cost nothing in training")
     rate_target: float = _number(
-        0.12, 0.0, 100.0, "KL on validation, nats a time step, that beta is steered to hold; 0: not"
+        0.12, 0.0, 100.0, "KL on validation, nats a time step, that beta is steered to hold; free below; 0: not"
     )
 
     def __post_init__(self) -> None:
