@@ -30,7 +30,7 @@ def objective(
         kl: [B], KL(q(z|x) || p(z)) of each unit, in nats.
         steps: time steps in the batch, padding left out.
         beta: weight of the KL.
-        free_bits: nats a time step of KL that cost nothing; under it the KL has no gradient. Of a steered run its target.
+        free_bits: nats a time step of KL that cost nothing, or what it is steered to; under it the KL has no gradient.
     """
     rate = kl.sum() / steps
     return beta * torch.clamp(rate, min=free_bits) - log_likelihood.sum() / steps
