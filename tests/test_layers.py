@@ -130,7 +130,7 @@ def test_what_the_decoder_sees_is_thinned_in_training_only(name):
 
 @torch.no_grad()
 def test_a_step_that_is_hidden_is_not_recalled_either():
-    writer, batch = make(Writer, step_dropout=1.0, recall_width=4), batch_of()
+    writer, batch = make(Writer, 8, step_dropout=1.0, recall_width=4), batch_of()
     other = replace(batch, x=batch.x.clone())
     other.x[:, 0] = 1.0 - other.x[:, 0]
     assert not torch.equal(writer(batch), writer(other))
@@ -194,13 +194,14 @@ def turned(x, step):
 
 
 def naive_recall(recall, states, steps):
-    """Step after step, moment after moment: a softmax over the empty key and all earlier moments."""
+    """Step after step, moment after moment: a softmax over none, which scores 0, and the earlier moments in reach."""
     found = torch.zeros_like(states)
     for row in range(states.shape[0]):
         for now in range(states.shape[1]):
             query = turned(recall.query(states[row, now]), now)
-            moments = [recall.no_moment] + [
-                torch.stack([turned(recall.key(states[row, t]), t), recall.value(steps[row, t])]) for t in range(now)
+            moments = [torch.stack([torch.zeros_like(query), recall.no_moment])] + [
+                torch.stack([turned(recall.key(states[row, t]), t), recall.value(steps[row, t])])
+                for t in range(max(0, now - recall._reach), now)
             ]
             weights = torch.stack([query @ key / len(query) ** 0.5 for key, _ in moments]).softmax(0)
             recalled = sum(weight * value for weight, (_, value) in zip(weights, moments, strict=True))
@@ -209,8 +210,9 @@ def naive_recall(recall, states, steps):
 
 
 @torch.no_grad()
-def test_recall_is_a_loop_over_the_past():
-    recall, states, steps = randomise(Recall(10, 4, 6)), random(3, 7, 10), random(3, 7, 4, seed=1)
+@pytest.mark.parametrize("reach", [1, 3, 7])
+def test_recall_is_a_loop_over_the_past(reach):
+    recall, states, steps = randomise(Recall(10, 4, 6, reach)), random(3, 7, 10), random(3, 7, 4, seed=1)
     found = recall(states, steps)
     torch.testing.assert_close(found, naive_recall(recall, states, steps), rtol=1e-4, atol=1e-5)
     memory = recall.begin(3)
@@ -220,8 +222,9 @@ def test_recall_is_a_loop_over_the_past():
         memory = recall.remember(state, step, memory)
 
 
-def test_recall_sees_neither_the_present_step_nor_the_future():
-    recall, states, steps = randomise(Recall(10, 4, 6)), random(3, 7, 10), random(3, 7, 4, seed=1)
+@pytest.mark.parametrize("reach", [3, 7])
+def test_recall_sees_neither_the_present_step_nor_the_future(reach):
+    recall, states, steps = randomise(Recall(10, 4, 6, reach)), random(3, 7, 10), random(3, 7, 4, seed=1)
     for leaf in (states, steps):
         leaf.requires_grad_()
     found = recall(states, steps)
@@ -229,7 +232,8 @@ def test_recall_sees_neither_the_present_step_nor_the_future():
         by_state, by_step = torch.autograd.grad(found[:, now].square().sum(), (states, steps), retain_graph=True)
         assert not by_state[:, now + 1 :].any()
         assert not by_step[:, now:].any()
-        assert by_step[:, :now].any(2).all()
+        assert not by_step[:, : max(0, now - reach)].any()
+        assert by_step[:, max(0, now - reach) : now].any(2).all()
 
 
 # The writer
@@ -238,7 +242,7 @@ def test_recall_sees_neither_the_present_step_nor_the_future():
 @torch.no_grad()
 @pytest.mark.parametrize("params", [{}, {"recall_width": 0}, {"rnn_layers": 2}], ids=str)
 def test_writing_step_by_step_is_reading_what_was_written(params):
-    writer = make(Writer, **params)
+    writer = make(Writer, 8, **params)
     batch = replace(batch_of(), shift=torch.zeros(4, dtype=torch.long))
     into, onto = random(4, 1, 10), random(4, 1, 10, seed=1)
     expected = writer(batch, into, onto)
@@ -251,7 +255,7 @@ def test_writing_step_by_step_is_reading_what_was_written(params):
 
 @torch.no_grad()
 def test_a_writer_recalls_steps_in_the_key_that_they_are_read_in():
-    writer, batch = make(Writer), batch_of()
+    writer, batch = make(Writer, 8), batch_of()
     states = writer.lstm(writer.past(batch))[0]
     steps = writer.past.reader(batch.x, batch.shift)
     torch.testing.assert_close(writer(batch), states + naive_recall(writer.recall, states, steps), rtol=1e-4, atol=1e-5)
@@ -259,7 +263,7 @@ def test_a_writer_recalls_steps_in_the_key_that_they_are_read_in():
 
 @torch.no_grad()
 def test_a_writer_begins_a_song_without_a_past():
-    writer = make(Writer)
+    writer = make(Writer, 8)
     batch = replace(batch_of(), shift=torch.zeros(4, dtype=torch.long))
     begun = replace(batch, begins=torch.ones(4, dtype=torch.bool), previous=torch.zeros(4, 6))
     torch.testing.assert_close(writer.next(writer.begin(4, None))[0], writer(begun)[:, :1])
@@ -267,7 +271,7 @@ def test_a_writer_begins_a_song_without_a_past():
 
 
 def test_a_state_has_a_gradient_by_earlier_steps_alone():
-    writer, batch = make(Writer), batch_of([8, 8, 8])
+    writer, batch = make(Writer, 8), batch_of([8, 8, 8])
     x, previous = batch.x.requires_grad_(), batch.previous.requires_grad_()
     states = writer(replace(batch, x=x, previous=previous))
     for now in range(8):

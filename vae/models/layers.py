@@ -31,8 +31,10 @@ def read_code(latent_dim: int, width: int) -> nn.Linear:
     return layer
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False, seen: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention of heads, [B, heads, T, E]; PyTorch's fast kernels want the heads, if only one.
+
+    `seen`, [T, keys], tells which keys a query may attend to, in the place of causality.
 
     In float32 on a CPU, where the backward pass takes six times as long in bf16.
     """
@@ -40,7 +42,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False) -
     with torch.autocast(query.device.type, enabled=not on_cpu and torch.is_autocast_enabled(query.device.type)):
         if on_cpu:
             query, key, value = query.float(), key.float(), value.float()
-        return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
+        return nn.functional.scaled_dot_product_attention(query, key, value, seen, is_causal=is_causal and seen is None)
 
 
 def rotate(x: Tensor, before: int = 0) -> Tensor:
@@ -155,32 +157,48 @@ class Recall(nn.Module):
     The query is the decoder's state before step t, the keys are its states before earlier steps j, the values are
     those steps themselves: where the past is like the present, its continuation is a guess at the next step. After the
     neural cache of Grave et al. 2017, with learned projections, and with rotary positions, for music repeats itself
-    after whole phrases. Everything may attend to "no such moment" too, whose key has no place in time.
+    after whole phrases. Everything may attend to "no such moment" too, whose score is 0.
+
+    Args:
+        width: H, of states.
+        step_width: E, of steps.
+        attention_width: of queries, keys and values; even.
+        reach: steps that it looks back at most: what training shows, for a lag that was never trained says nothing.
     """
 
-    def __init__(self, width: int, step_width: int, attention_width: int) -> None:
+    def __init__(self, width: int, step_width: int, attention_width: int, reach: int) -> None:
         super().__init__()
+        self._reach = reach
         self.query = nn.Linear(width, attention_width)
         self.key = nn.Linear(width, attention_width)
         self.value = nn.Linear(step_width, attention_width)
-        self.no_moment = nn.Parameter(torch.zeros(2, attention_width))
+        self.no_moment = nn.Parameter(torch.zeros(attention_width))  # its value
         self.output = nn.Linear(attention_width, width)
 
     def forward(self, states: Tensor, steps: Tensor) -> Tensor:
         """States before each step, [B, T, H], and the steps as read, [B, T, E], to [B, T, H]."""
-        keys, values = self.remember(states[:, :-1], steps[:, :-1], self.begin(len(states)))
-        return self._found(states, (keys, values), is_causal=True)
+        memory = self.remember(states[:, :-1], steps[:, :-1], self.begin(len(states)))
+        count = states.shape[1]
+        return self._found(states, memory, 0, None if count <= self._reach else self._seen(count, states.device))
 
-    def _found(self, states: Tensor, memory: Memory, is_causal: bool = False) -> Tensor:
-        before = 0 if is_causal else memory[0].shape[1] - 1  # steps remembered
-        query, key, value = (part[:, None] for part in (rotate(self.query(states), before), *memory))  # one head
-        found: Tensor = self.output(attend(query, key, value, is_causal)[:, 0])
+    def _seen(self, count: int, device: torch.device) -> Tensor:
+        """Which moments, after that which is none, each of so many steps may attend to: [T, T]."""
+        steps = torch.arange(count, device=device)
+        ago = steps[:, None] - steps + 1
+        return (steps == 0) | ((ago >= 1) & (ago <= self._reach))
+
+    def _found(
+        self, states: Tensor, memory: Memory, before: int, seen: Tensor | None, is_causal: bool = True
+    ) -> Tensor:
+        query = rotate(self.query(states), before)
+        query, key, value = (part[:, None] for part in (query, *memory))  # one head
+        found: Tensor = self.output(attend(query, key, value, is_causal, seen)[:, 0])
         return found
 
     def begin(self, n: int) -> Memory:
         """Keys and values of n sequences without a past."""
-        key, value = self.no_moment
-        return key.expand(n, 1, -1), value.expand(n, 1, -1)
+        value = self.no_moment.expand(n, 1, -1)
+        return torch.zeros_like(value), value
 
     def remember(self, states: Tensor, steps: Tensor, memory: Memory) -> Memory:
         """Adds moments to keys and values."""
@@ -189,8 +207,10 @@ class Recall(nn.Module):
         return torch.cat([keys.to(key.dtype), key], dim=1), torch.cat([values.to(value.dtype), value], dim=1)
 
     def one(self, state: Tensor, memory: Memory) -> Tensor:
-        """For sampling: attends from the newest state, [n, 1, H], to all of the memory."""
-        return self._found(state, memory)
+        """For sampling: attends from the newest state, [n, 1, H], to all of the memory within reach."""
+        before = memory[0].shape[1] - 1
+        keys, values = (torch.cat([part[:, :1], part[:, 1:][:, -self._reach :]], dim=1) for part in memory)
+        return self._found(state, (keys, values), before, None, is_causal=False)
 
 
 class Pen(NamedTuple):
@@ -203,15 +223,15 @@ class Pen(NamedTuple):
 
 
 class Writer(nn.Module):
-    """An autoregressive decoder up to its head: an LSTM over the steps before each, and its `Recall`."""
+    """An autoregressive decoder up to its head: an LSTM over the steps before each, and its `Recall` within `reach`."""
 
-    def __init__(self, config: Config, spec: DataSpec, head: Head) -> None:
+    def __init__(self, config: Config, spec: DataSpec, head: Head, reach: int) -> None:
         super().__init__()
         width, layers = config.rnn_width, config.rnn_layers
         self.past = PastReader(config, spec, head, width)
         self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=config.dropout if layers > 1 else 0.0)
         self.dropout = Dropout(config.dropout)
-        self.recall = Recall(width, width, config.recall_width) if config.recall_width else None
+        self.recall = Recall(width, width, config.recall_width, reach) if config.recall_width else None
 
     def forward(self, batch: Batch, into: Tensor | float = 0.0, onto: Tensor | float = 0.0) -> Tensor:
         """The state before each step, [B, T, H].

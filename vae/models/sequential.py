@@ -27,7 +27,7 @@ class Sequential(Vae):
     def __init__(self, config: Config, spec: DataSpec, moments: Moments | None) -> None:
         super().__init__(config, spec, moments, config.rnn_width)
         width, codes = config.encoder_width, config.latent_dim
-        self.writer = Writer(config, spec, self.head)
+        self.writer = Writer(config, spec, self.head, self.shown)
         self.prior = nn.Linear(config.rnn_width, 2 * codes)
         self.reader = StepReader(config, spec, self.head, width)
         self.backward_lstm = nn.LSTM(width, width, batch_first=True)
