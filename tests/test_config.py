@@ -88,7 +88,7 @@ def test_a_word_that_is_no_choice_is_refused(field, value):
             {"transformer_width": 36, "transformer_heads": 4},
             r"^transformer_width must be a multiple of twice transformer_heads, but got 36 and 4\.$",
         ),
-        ({"recall_width": 66}, r"^recall_width must be a multiple of 4, but got 66\.$"),
+        ({"recall_width": 65}, r"^recall_width must be even, but got 65\.$"),
         (
             {"rate_target": 0.1, "free_bits": 0.2},
             r"^rate_target steers beta, so free_bits and beta_warmup must be 0, but got 0\.2 and 0\.$",

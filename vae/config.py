@@ -48,7 +48,7 @@ class Config:
     rnn_width: int = _number(256, 1, 16384, "hidden units of each LSTM of the decoder")
     rnn_layers: int = _number(1, 1, 16, "layers of the decoder's LSTM; recurrent, sequential")
     recall_width: int = _number(
-        128, 0, 4096, "units of the attention to the past, in fours; 0: none; recurrent, sequential"
+        128, 0, 4096, "units of the attention to the past, even; 0: none; recurrent, sequential"
     )
     transformer_width: int = _number(128, 2, 16384, "units of a layer")
     transformer_layers: int = _number(4, 1, 64, "layers")
@@ -84,8 +84,8 @@ class Config:
                 f"transformer_width must be a multiple of twice transformer_heads, but got {self.transformer_width} "
                 f"and {self.transformer_heads}."
             )
-        if self.recall_width % 4:
-            raise UserError(f"recall_width must be a multiple of 4, but got {self.recall_width}.")
+        if self.recall_width % 2:
+            raise UserError(f"recall_width must be even, but got {self.recall_width}.")
         if self.rate_target and (self.free_bits or self.beta_warmup):
             raise UserError(
                 f"rate_target steers beta, so free_bits and beta_warmup must be 0, but got {self.free_bits:g} and "

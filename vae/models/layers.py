@@ -156,16 +156,14 @@ class Recall(nn.Module):
 
     The query is the decoder's state before step t, the keys are its states before earlier steps j, the values are
     those steps themselves: where the past is like the present, its continuation is a guess at the next step. After the
-    neural cache of Grave et al. 2017, with learned projections. Of two heads one has rotary positions, for music
-    repeats itself after whole phrases; it looks back no further than training shows, for a lag that was never trained
-    says nothing. The other finds what looks like the present, however long ago. Both may attend to "no such moment"
-    too, whose score is 0.
+    neural cache of Grave et al. 2017, with learned projections, and with rotary positions, for music repeats itself
+    after whole phrases. Everything may attend to "no such moment" too, whose score is 0.
 
     Args:
         width: H, of states.
         step_width: E, of steps.
-        attention_width: of queries, keys and values, of both heads together; a multiple of 4.
-        reach: steps that training shows at once.
+        attention_width: of queries, keys and values; even.
+        reach: steps that it looks back at most: what training shows, for a lag that was never trained says nothing.
     """
 
     def __init__(self, width: int, step_width: int, attention_width: int, reach: int) -> None:
@@ -180,23 +178,22 @@ class Recall(nn.Module):
     def forward(self, states: Tensor, steps: Tensor) -> Tensor:
         """States before each step, [B, T, H], and the steps as read, [B, T, E], to [B, T, H]."""
         memory = self.remember(states[:, :-1], steps[:, :-1], self.begin(len(states)))
-        return self._found(states, memory, 0)
+        count = states.shape[1]
+        return self._found(states, memory, 0, None if count <= self._reach else self._seen(count, states.device))
 
-    def _seen(self, steps: Tensor, moments: int) -> Tensor:
-        """Which moments, after that which is none, each of some steps, [T], may attend to, by head: [2, T, moments]."""
-        none = torch.arange(moments, device=steps.device) == 0
-        ago = steps[:, None] - torch.arange(moments, device=steps.device) + 1
-        return torch.stack([none | (ago >= 1) & (ago <= self._reach), none | (ago >= 1)])
+    def _seen(self, count: int, device: torch.device) -> Tensor:
+        """Which moments, after that which is none, each of so many steps may attend to: [T, T]."""
+        steps = torch.arange(count, device=device)
+        ago = steps[:, None] - steps + 1
+        return (steps == 0) | ((ago >= 1) & (ago <= self._reach))
 
-    def _found(self, states: Tensor, memory: Memory, before: int) -> Tensor:
-        """Of steps that come after `before` others; the memory may hold moments that are future to some of them."""
-        query, key, value = map(_heads, (_timed(self.query(states), before), *memory))
-        last = before + states.shape[1]
-        near = before == 0 and last <= self._reach
-        seen = None if near else self._seen(torch.arange(before, last, device=states.device), key.shape[2])
-        found = attend(query, key, value, near, seen)
-        joined: Tensor = self.output(found.transpose(1, 2).flatten(2))
-        return joined
+    def _found(
+        self, states: Tensor, memory: Memory, before: int, seen: Tensor | None, is_causal: bool = True
+    ) -> Tensor:
+        query = rotate(self.query(states), before)
+        query, key, value = (part[:, None] for part in (query, *memory))  # one head
+        found: Tensor = self.output(attend(query, key, value, is_causal, seen)[:, 0])
+        return found
 
     def begin(self, n: int) -> Memory:
         """Keys and values of n sequences without a past."""
@@ -206,23 +203,14 @@ class Recall(nn.Module):
     def remember(self, states: Tensor, steps: Tensor, memory: Memory) -> Memory:
         """Adds moments to keys and values."""
         keys, values = memory
-        key, value = _timed(self.key(states), keys.shape[1] - 1), self.value(steps)
+        key, value = rotate(self.key(states), keys.shape[1] - 1), self.value(steps)
         return torch.cat([keys.to(key.dtype), key], dim=1), torch.cat([values.to(value.dtype), value], dim=1)
 
     def one(self, state: Tensor, memory: Memory) -> Tensor:
-        """For sampling: attends from the newest state, [n, 1, H], to the memory."""
-        return self._found(state, memory, memory[0].shape[1] - 1)
-
-
-def _timed(x: Tensor, before: int) -> Tensor:
-    """Queries or keys of both heads, [B, T, E], with positions in the first, as of `rotate`."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([rotate(first, before), second], dim=-1)
-
-
-def _heads(x: Tensor) -> Tensor:
-    """[B, T, E] to [B, 2, T, E / 2]."""
-    return torch.stack(x.chunk(2, dim=-1), dim=1)
+        """For sampling: attends from the newest state, [n, 1, H], to all of the memory within reach."""
+        before = memory[0].shape[1] - 1
+        keys, values = (torch.cat([part[:, :1], part[:, 1:][:, -self._reach :]], dim=1) for part in memory)
+        return self._found(state, (keys, values), before, None, is_causal=False)
 
 
 class Pen(NamedTuple):
