@@ -191,11 +191,12 @@ def test_three_windows_in_ten_stay_in_their_key_and_the_others_go_anywhere():
 
 
 def test_songs_with_a_code_a_step_are_shown_in_parts_and_scored_whole():
-    trainer, longest = make_trainer("binary", "sequential", window=20, crop=5), 0
+    params = {"window": 20, "recall_width": 0}  # whose reach is what is shown
+    trainer, longest = make_trainer("binary", "sequential", crop=5, **params), 0
     for _ in range(50):
         longest = max(longest, trainer._order.take().longest)
     assert longest == 5
-    whole = make_trainer("binary", "sequential", window=20)
+    whole = make_trainer("binary", "sequential", **params)
     assert trainer.validate() == whole.validate()  # the weights are the same
 
 
