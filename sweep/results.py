@@ -147,19 +147,19 @@ def chosen(results: str, name: str | None) -> SweepFolder:
     Raises:
         UserError: no name is given, and there is no sweep.
     """
-    name = None if name is None or name.rstrip("/") == LATEST else name
-    if not is_remote(results) and (elsewhere := pointed_elsewhere(Path(results), name)) is not None:
+    name = (name or LATEST).rstrip("/")  # as a shell completes it
+    known = None if name == LATEST else name
+    if not is_remote(results) and (elsewhere := pointed_elsewhere(Path(results), known)) is not None:
         return SweepFolder(*elsewhere)
-    return SweepFolder(results, named(results, name or LATEST))
+    return SweepFolder(results, named(results, name))
 
 
 def named(results: str, name: str) -> str:
-    """The name of a sweep as it may be typed: with a slash at its end, or `latest` for that of the newest.
+    """The name of a sweep: of `latest` that of the newest.
 
     Raises:
         UserError: there is no newest.
     """
-    name = name.rstrip("/")
     if name != LATEST:
         return name
     if is_remote(results):

@@ -24,7 +24,7 @@ _SIZES = {
     "head_width": 10,
     "dense_width": 12,
     "rnn_width": 10,
-    "recall_width": 8,
+    "recall_width": 6,
     "transformer_width": 8,
     "transformer_heads": 2,
     "transformer_layers": 2,

@@ -34,7 +34,7 @@ def read_code(latent_dim: int, width: int) -> nn.Linear:
 def attend(query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False, seen: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention of heads, [B, heads, T, E]; PyTorch's fast kernels want the heads, if only one.
 
-    `seen`, [T, keys], tells which keys a query may attend to, in the place of causality.
+    `seen`, [T, keys], tells which keys a query may attend to, where that is not causality.
 
     In float32 on a CPU, where the backward pass takes six times as long in bf16.
     """
@@ -42,10 +42,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False, s
     with torch.autocast(query.device.type, enabled=not on_cpu and torch.is_autocast_enabled(query.device.type)):
         if on_cpu:
             query, key, value = query.float(), key.float(), value.float()
-        return nn.functional.scaled_dot_product_attention(query, key, value, seen, is_causal=is_causal and seen is None)
+        return nn.functional.scaled_dot_product_attention(query, key, value, seen, is_causal=is_causal)
 
 
-def rotate(x: Tensor, before: int = 0) -> Tensor:
+def rotate(x: Tensor, before: int) -> Tensor:
     """Turns pairs of units of [..., T, E] by angles that grow with the step, which counts from `before`; E is even.
 
     Rotary positions (Su et al. 2021): they tell attention how long ago something was, not where in the window.
@@ -179,7 +179,9 @@ class Recall(nn.Module):
         """States before each step, [B, T, H], and the steps as read, [B, T, E], to [B, T, H]."""
         memory = self.remember(states[:, :-1], steps[:, :-1], self.begin(len(states)))
         count = states.shape[1]
-        return self._found(states, memory, 0, None if count <= self._reach else self._seen(count, states.device))
+        if count <= self._reach:
+            return self._found(states, memory, 0, is_causal=True)
+        return self._found(states, memory, 0, seen=self._seen(count, states.device))
 
     def _seen(self, count: int, device: torch.device) -> Tensor:
         """Which moments, after that which is none, each of so many steps may attend to: [T, T]."""
@@ -188,7 +190,7 @@ class Recall(nn.Module):
         return (steps == 0) | ((ago >= 1) & (ago <= self._reach))
 
     def _found(
-        self, states: Tensor, memory: Memory, before: int, seen: Tensor | None, is_causal: bool = True
+        self, states: Tensor, memory: Memory, before: int, is_causal: bool = False, seen: Tensor | None = None
     ) -> Tensor:
         query = rotate(self.query(states), before)
         query, key, value = (part[:, None] for part in (query, *memory))  # one head
@@ -210,7 +212,7 @@ class Recall(nn.Module):
         """For sampling: attends from the newest state, [n, 1, H], to all of the memory within reach."""
         before = memory[0].shape[1] - 1
         keys, values = (torch.cat([part[:, :1], part[:, 1:][:, -self._reach :]], dim=1) for part in memory)
-        return self._found(state, (keys, values), before, None, is_causal=False)
+        return self._found(state, (keys, values), before)
 
 
 class Pen(NamedTuple):
