@@ -7,6 +7,7 @@ import torch
 from tiny import BINARY, SMALL, make_batch, randomise
 
 from vae.config import Config
+from vae.models import layers
 from vae.models.dropout import Dropout
 from vae.models.heads import build_head
 from vae.models.layers import PastReader, Recall, StepReader, Summary, Writer, read_code, reverse, rotate
@@ -193,28 +194,31 @@ def turned(x, step):
     return torch.cat([numbers.real, numbers.imag])
 
 
-def naive_recall(recall, states, steps):
-    """Step after step, moment after moment: a softmax over none, which scores 0, and the earlier moments in reach."""
+def naive_recall(recall, states, steps, longest_lag):
+    """Step after step, moment after moment: a softmax over none, which scores 0, and all earlier moments."""
     found = torch.zeros_like(states)
     for row in range(states.shape[0]):
         for now in range(states.shape[1]):
-            query = turned(recall.query(states[row, now]), now)
-            moments = [torch.stack([torch.zeros_like(query), recall.no_moment])] + [
-                torch.stack([turned(recall.key(states[row, t]), t), recall.value(steps[row, t])])
-                for t in range(max(0, now - recall._reach), now)
-            ]
-            weights = torch.stack([query @ key / len(query) ** 0.5 for key, _ in moments]).softmax(0)
-            recalled = sum(weight * value for weight, (_, value) in zip(weights, moments, strict=True))
+            query = recall.query(states[row, now])
+            scores, values = [torch.tensor(0.0)], [recall.no_moment]
+            for t in range(now):
+                turned_by = min(now - t, longest_lag)
+                scores.append(turned(query, turned_by) @ recall.key(states[row, t]) / len(query) ** 0.5)
+                values.append(recall.value(steps[row, t]))
+            recalled = torch.stack(scores).softmax(0) @ torch.stack(values)
             found[row, now] = recall.output(recalled)
     return found
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("reach", [1, 3, 7])
-def test_recall_is_a_loop_over_the_past(reach):
-    recall, states, steps = randomise(Recall(10, 4, 6, reach)), random(3, 7, 10), random(3, 7, 4, seed=1)
+@pytest.mark.parametrize("shown", [1, 6, 100])
+@pytest.mark.parametrize("at_once", [3, 256])
+def test_recall_is_a_loop_over_the_past(shown, at_once, monkeypatch):
+    monkeypatch.setattr(layers, "_QUERIES", at_once)
+    recall, states, steps = randomise(Recall(10, 4, 6, shown)), random(3, 7, 10), random(3, 7, 4, seed=1)
     found = recall(states, steps)
-    torch.testing.assert_close(found, naive_recall(recall, states, steps), rtol=1e-4, atol=1e-5)
+    expected = naive_recall(recall, states, steps, max(1, shown // 2))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     memory = recall.begin(3)
     for now in range(7):
         state, step = states[:, now, None], steps[:, now, None]
@@ -222,9 +226,25 @@ def test_recall_is_a_loop_over_the_past(reach):
         memory = recall.remember(state, step, memory)
 
 
-@pytest.mark.parametrize("reach", [3, 7])
-def test_recall_sees_neither_the_present_step_nor_the_future(reach):
-    recall, states, steps = randomise(Recall(10, 4, 6, reach)), random(3, 7, 10), random(3, 7, 4, seed=1)
+@torch.no_grad()
+def test_recall_takes_all_that_is_far_for_equally_far():
+    recall, states, steps = randomise(Recall(10, 4, 6, 8)), random(1, 9, 10), random(1, 9, 4, seed=1)
+
+    def last(states, steps):
+        return recall(states, steps)[:, -1]
+
+    def swapped(x, i, j):
+        order = list(range(9))
+        order[i], order[j] = j, i
+        return x[:, order]
+
+    found = last(states, steps)
+    torch.testing.assert_close(last(swapped(states, 0, 3), swapped(steps, 0, 3)), found)
+    assert not torch.isclose(last(swapped(states, 0, 5), swapped(steps, 0, 5)), found, atol=1e-3).all()
+
+
+def test_recall_sees_neither_the_present_step_nor_the_future():
+    recall, states, steps = randomise(Recall(10, 4, 6, 6)), random(3, 7, 10), random(3, 7, 4, seed=1)
     for leaf in (states, steps):
         leaf.requires_grad_()
     found = recall(states, steps)
@@ -232,8 +252,7 @@ def test_recall_sees_neither_the_present_step_nor_the_future(reach):
         by_state, by_step = torch.autograd.grad(found[:, now].square().sum(), (states, steps), retain_graph=True)
         assert not by_state[:, now + 1 :].any()
         assert not by_step[:, now:].any()
-        assert not by_step[:, : max(0, now - reach)].any()
-        assert by_step[:, max(0, now - reach) : now].any(2).all()
+        assert by_step[:, :now].any(2).all()
 
 
 # The writer
@@ -258,7 +277,8 @@ def test_a_writer_recalls_steps_in_the_key_that_they_are_read_in():
     writer, batch = make(Writer, 8), batch_of()
     states = writer.lstm(writer.past(batch))[0]
     steps = writer.past.reader(batch.x, batch.shift)
-    torch.testing.assert_close(writer(batch), states + naive_recall(writer.recall, states, steps), rtol=1e-4, atol=1e-5)
+    recalled = naive_recall(writer.recall, states, steps, 4)
+    torch.testing.assert_close(writer(batch), states + recalled, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

@@ -191,7 +191,7 @@ def test_three_windows_in_ten_stay_in_their_key_and_the_others_go_anywhere():
 
 
 def test_songs_with_a_code_a_step_are_shown_in_parts_and_scored_whole():
-    params = {"window": 20, "recall_width": 0}  # whose reach is what is shown
+    params = {"window": 20, "recall_width": 0}  # whose longest lag hangs on what is shown
     trainer, longest = make_trainer("binary", "sequential", crop=5, **params), 0
     for _ in range(50):
         longest = max(longest, trainer._order.take().longest)

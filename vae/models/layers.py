@@ -17,10 +17,11 @@ from vae.models.heads import Head
 from vae.windows import Batch
 
 Memory = tuple[Tensor, Tensor]
-"""Keys and values, [B, J, E] each."""
+"""Keys and values, [B, J, E] each; of a `Recall` keys are turned by their step, and as they are, [B, J, 2 A]."""
 
 _WEAK = 0.05  # of the usual size
 _BASE = 10_000.0  # of the rotary wavelengths
+_QUERIES = 256  # that look for moments at once: bounds the memory
 
 
 def read_code(latent_dim: int, width: int) -> nn.Linear:
@@ -31,10 +32,8 @@ def read_code(latent_dim: int, width: int) -> nn.Linear:
     return layer
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False, seen: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention of heads, [B, heads, T, E]; PyTorch's fast kernels want the heads, if only one.
-
-    `seen`, [T, keys], tells which keys a query may attend to, where that is not causality.
+def attend(query: Tensor, key: Tensor, value: Tensor, is_causal: bool) -> Tensor:
+    """Scaled dot-product attention of heads, [B, heads, T, E].
 
     In float32 on a CPU, where the backward pass takes six times as long in bf16.
     """
@@ -42,7 +41,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False, s
     with torch.autocast(query.device.type, enabled=not on_cpu and torch.is_autocast_enabled(query.device.type)):
         if on_cpu:
             query, key, value = query.float(), key.float(), value.float()
-        return nn.functional.scaled_dot_product_attention(query, key, value, seen, is_causal=is_causal)
+        return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=is_causal)
 
 
 def rotate(x: Tensor, before: int) -> Tensor:
@@ -157,18 +156,19 @@ class Recall(nn.Module):
     The query is the decoder's state before step t, the keys are its states before earlier steps j, the values are
     those steps themselves: where the past is like the present, its continuation is a guess at the next step. After the
     neural cache of Grave et al. 2017, with learned projections, and with rotary positions, for music repeats itself
-    after whole phrases. Everything may attend to "no such moment" too, whose score is 0.
+    after whole phrases. Lags are clipped (Shaw et al. 2018), at half of what training shows: so all that lies further
+    back, in songs longer than that too, is met in training. Everything may attend to "no such moment", which scores 0.
 
     Args:
         width: H, of states.
         step_width: E, of steps.
-        attention_width: of queries, keys and values; even.
-        reach: steps that it looks back at most: what training shows, for a lag that was never trained says nothing.
+        attention_width: A, of queries, keys and values; even.
+        shown: steps that training shows at once.
     """
 
-    def __init__(self, width: int, step_width: int, attention_width: int, reach: int) -> None:
+    def __init__(self, width: int, step_width: int, attention_width: int, shown: int) -> None:
         super().__init__()
-        self._reach = reach
+        self._longest_lag = max(1, shown // 2)
         self.query = nn.Linear(width, attention_width)
         self.key = nn.Linear(width, attention_width)
         self.value = nn.Linear(step_width, attention_width)
@@ -177,42 +177,45 @@ class Recall(nn.Module):
 
     def forward(self, states: Tensor, steps: Tensor) -> Tensor:
         """States before each step, [B, T, H], and the steps as read, [B, T, E], to [B, T, H]."""
-        memory = self.remember(states[:, :-1], steps[:, :-1], self.begin(len(states)))
-        count = states.shape[1]
-        if count <= self._reach:
-            return self._found(states, memory, 0, is_causal=True)
-        return self._found(states, memory, 0, seen=self._seen(count, states.device))
+        return self._found(states, self.remember(states[:, :-1], steps[:, :-1], self.begin(len(states))), 0)
 
-    def _seen(self, count: int, device: torch.device) -> Tensor:
-        """Which moments, after that which is none, each of so many steps may attend to: [T, T]."""
-        steps = torch.arange(count, device=device)
-        ago = steps[:, None] - steps + 1
-        return (steps == 0) | ((ago >= 1) & (ago <= self._reach))
+    def _found(self, states: Tensor, memory: Memory, before: int) -> Tensor:
+        """What states find in the memory, the first of them after `before` moments: [B, T, H]."""
+        query = self.query(states)
+        far = rotate(query[:, :, None], self._longest_lag)[:, :, 0]
+        queries = torch.cat([rotate(query, before), far], dim=-1)
+        found = [
+            self._look(queries[:, first : first + _QUERIES], memory, before + first)
+            for first in range(0, queries.shape[1], _QUERIES)
+        ]
+        read: Tensor = self.output(torch.cat(found, dim=1))
+        return read
 
-    def _found(
-        self, states: Tensor, memory: Memory, before: int, is_causal: bool = False, seen: Tensor | None = None
-    ) -> Tensor:
-        query = rotate(self.query(states), before)
-        query, key, value = (part[:, None] for part in (query, *memory))  # one head
-        found: Tensor = self.output(attend(query, key, value, is_causal, seen)[:, 0])
+    def _look(self, query: Tensor, memory: Memory, before: int) -> Tensor:
+        """Attends from queries, [B, T, 2 A], to the moments before each: [B, T, A]."""
+        key, value = (part[:, : before + query.shape[1]] for part in memory)
+        at = torch.arange(key.shape[1], device=key.device)
+        ago = at[before:, None] - at + 1  # "no such moment", of which all scores are 0, stands first
+        (near, far), (near_key, far_key) = query.chunk(2, dim=-1), key.chunk(2, dim=-1)
+        scores = torch.where(ago < self._longest_lag, near @ near_key.mT, far @ far_key.mT) / value.shape[-1] ** 0.5
+        found: Tensor = scores.masked_fill(ago < 1, -torch.inf).softmax(dim=-1) @ value
         return found
 
     def begin(self, n: int) -> Memory:
         """Keys and values of n sequences without a past."""
         value = self.no_moment.expand(n, 1, -1)
-        return torch.zeros_like(value), value
+        return value.new_zeros(n, 1, 2 * value.shape[-1]), value
 
     def remember(self, states: Tensor, steps: Tensor, memory: Memory) -> Memory:
         """Adds moments to keys and values."""
         keys, values = memory
-        key, value = rotate(self.key(states), keys.shape[1] - 1), self.value(steps)
+        key, value = self.key(states), self.value(steps)
+        key = torch.cat([rotate(key, keys.shape[1] - 1), key], dim=-1)
         return torch.cat([keys.to(key.dtype), key], dim=1), torch.cat([values.to(value.dtype), value], dim=1)
 
     def one(self, state: Tensor, memory: Memory) -> Tensor:
-        """For sampling: attends from the newest state, [n, 1, H], to all of the memory within reach."""
-        before = memory[0].shape[1] - 1
-        keys, values = (torch.cat([part[:, :1], part[:, 1:][:, -self._reach :]], dim=1) for part in memory)
-        return self._found(state, (keys, values), before)
+        """For sampling: attends from the newest state, [n, 1, H], to all of the memory."""
+        return self._found(state, memory, memory[0].shape[1] - 1)
 
 
 class Pen(NamedTuple):
@@ -225,15 +228,15 @@ class Pen(NamedTuple):
 
 
 class Writer(nn.Module):
-    """An autoregressive decoder up to its head: an LSTM over the steps before each, and its `Recall` within `reach`."""
+    """An autoregressive decoder up to its head: an LSTM over the steps before each, and its `Recall`."""
 
-    def __init__(self, config: Config, spec: DataSpec, head: Head, reach: int) -> None:
+    def __init__(self, config: Config, spec: DataSpec, head: Head, shown: int) -> None:
         super().__init__()
         width, layers = config.rnn_width, config.rnn_layers
         self.past = PastReader(config, spec, head, width)
         self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=config.dropout if layers > 1 else 0.0)
         self.dropout = Dropout(config.dropout)
-        self.recall = Recall(width, width, config.recall_width, reach) if config.recall_width else None
+        self.recall = Recall(width, width, config.recall_width, shown) if config.recall_width else None
 
     def forward(self, batch: Batch, into: Tensor | float = 0.0, onto: Tensor | float = 0.0) -> Tensor:
         """The state before each step, [B, T, H].
