@@ -3,9 +3,11 @@
 import contextlib
 import difflib
 import io
+import ipaddress
 import os
 import re
 import stat
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,7 +106,17 @@ def _of_provider(config: dict[str, Any]) -> Iterator[str]:
     for name in _NEEDED[kind]:
         if not provider.get(name):
             yield f"provider.{name} is missing."
+    if kind == "local" and not _is_address(provider.get("head_ip")):
+        yield f"provider.head_ip must be an address, but is {provider['head_ip']!r}; for the head that may be itself."
     yield from _unknown("provider", provider, [*_ANY_PROVIDER, *_PROVIDERS[kind]])
+
+
+def _is_address(head: Any) -> bool:
+    """Or nothing, which is told elsewhere."""
+    try:
+        return not head or bool(ipaddress.ip_address(head))
+    except ValueError:
+        return False
 
 
 def _kinds(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -174,6 +186,11 @@ def _meant(key: str, known: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def is_filled_in(config: dict[str, Any]) -> bool:
+    """Whether nothing is left in a cluster file that a user must replace."""
+    return not any(_left_as_they_were(config))
+
+
 def _left_as_they_were(config: dict[str, Any]) -> Iterator[str]:
     for word in dict.fromkeys(_PLACEHOLDER.findall(str(config))):
         yield f"{word} is to be replaced by yours."
@@ -195,6 +212,8 @@ def _of_access(config: dict[str, Any]) -> Iterator[str]:
     key = (config.get("auth") or {}).get("ssh_private_key")
     if key is not None and not Path(key).expanduser().exists():
         yield f"auth.ssh_private_key {key} is not on this machine."
+    elif key is not None and not _opens(Path(key).expanduser()):
+        yield f"auth.ssh_private_key {key} is no key without a passphrase, which the head could not type."
     if "RAY_AUTH_MODE=token" not in str(config.get("setup_commands")):
         yield "without RAY_AUTH_MODE=token, whoever reaches a node can run commands there; see docs/cluster.md."
         return
@@ -205,6 +224,15 @@ def _of_access(config: dict[str, Any]) -> Iterator[str]:
         yield f"no token in {_TOKEN}: ray get-auth-token --generate && chmod 600 {_TOKEN}"
     elif stat.S_IMODE(token.stat().st_mode) & 0o077:
         yield f"others can read the token: chmod 600 {_TOKEN}"
+
+
+def _opens(key: Path) -> bool:
+    """Whether a private key needs no passphrase."""
+    command = ["ssh-keygen", "-y", "-P", "", "-f", str(key)]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:  # no ssh here, then `ray up` tells
+        return True
 
 
 def _of_mounts(config: dict[str, Any]) -> Iterator[str]:

@@ -33,6 +33,21 @@ _WORKERLESS = 600.0
 _FILES, _DISK, _MEMORY = 4096, 5 * 2**30, 2 * 2**30
 """The least of open files, of free disk and of free memory, in bytes."""
 _MONITOR = "/tmp/ray/session_latest/logs/monitor.log"
+WHY_NO_WORKER = (
+    f"`grep 'Failed to launch' {_MONITOR} | tail -3` on the head says why, such as a quota of your account, or no spot "
+    "machines to be had."
+)
+_COUNT = """
+import torch
+
+def computes(device):
+    try:
+        return bool(torch.ones(1, device=device) + 1 == 2)
+    except RuntimeError:  # seen, but torch is not built for its kind
+        return False
+
+print(sum(computes(f"cuda:{i}") for i in range(torch.cuda.device_count())), torch.version.cuda or "")
+"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,7 @@ class Facts:
 
     host: str
     versions: dict[str, str]
-    gpus: int  # that torch sees
+    gpus: int  # on which torch can compute
     cuda: str  # that torch is built for; empty: none
     files: int
     disk: int
@@ -79,10 +94,9 @@ def examine(place: str, mark: str) -> Facts:
 
 
 def _gpus() -> tuple[int, str]:
-    """That torch sees, in a process of its own, from which Ray hides none; and the version of CUDA it is built for."""
+    """On which torch can compute, in a process of its own, from which Ray hides none; and the CUDA it is built for."""
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    program = "import torch; print(torch.cuda.device_count(), torch.version.cuda or '')"
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", _COUNT], env=environment, capture_output=True, text=True, check=False)
     gpus, _, cuda = done.stdout.strip().partition(" ")
     return (int(gpus), cuda) if done.returncode == 0 else (0, "")
 
@@ -186,10 +200,7 @@ class Newcomers(Callback):  # type: ignore[misc]  # ray ships incomplete types
             self._staffed = self._looked
         elif self._looked - self._staffed > _WORKERLESS:
             self._staffed = self._looked
-            self._tell(
-                f"warning: no worker has been there for {_WORKERLESS / 60:.0f} minutes; `ray status` on the head says "
-                "why, such as a quota of your account, or no spot machines to be had."
-            )
+            self._tell(f"warning: no worker has been there for {_WORKERLESS / 60:.0f} minutes; {WHY_NO_WORKER}")
 
 
 def _of_node(facts: Facts, resources: dict[str, float], place: str, written: bool) -> list[str]:
@@ -202,10 +213,10 @@ def _of_node(facts: Facts, resources: dict[str, float], place: str, written: boo
             "of them, or pass --results s3://..."
         )
     if facts.gpus < resources.get("GPU", 0):
-        build = f"for CUDA {facts.cuda}: update its driver, or" if facts.cuda else "without CUDA:"
+        build = f"for CUDA {facts.cuda}: update the driver, or" if facts.cuda else "without CUDA:"
         found.append(
-            f"{host}: torch sees {facts.gpus} of {resources['GPU']:g} GPUs; it is built {build} install a build for "
-            "its driver."
+            f"{host}: torch can compute on {facts.gpus} of {resources['GPU']:g} GPUs; it is built {build} install a "
+            "build for the driver and the GPUs."
         )
     if facts.files < _FILES:
         found.append(f"{host}: may open {facts.files} files; `ulimit -n 65536` before `ray start`.")
@@ -259,7 +270,7 @@ def warnings() -> list[str]:
         found.append(f"the dashboard listens at {url}: --dashboard-host=127.0.0.1 on the head keeps it there.")
     return found + [
         f"{name}: is in the cluster file but has not joined; {_MONITOR} on the head says why, such as another version "
-        "of Ray, no token, no way there."
+        "of Ray, no token, no way there, or a `ray up` without RAY_UP_enable_autoscaler_v2=0."
         for name in absent()
     ]
 

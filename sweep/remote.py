@@ -8,21 +8,18 @@ import argparse
 import contextlib
 import hashlib
 import io
-import json
 import logging
 import re
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sweep.cluster_file import read_cluster, results_of
+from sweep.cluster_file import is_filled_in, read_cluster, results_of
 from sweep.live import say
 from sweep.results import SweepFolder
 from vae.errors import UserError
-from vae.files import cache_folder, write_atomically
 from vae.store import is_remote, point_elsewhere
 
 DEFAULT_CLUSTER = Path("cluster.yaml")
@@ -35,32 +32,19 @@ _STAMP = r"-\d{4}-\d{6}$"  # of a job, after its sweep's name
 _CHATTER = "Job submission server address|job_manager.py|Running entrypoint|WebSocket closed"
 
 
-def is_up(path: Path) -> bool:
-    """Whether a cluster file was brought up from here: never a search on this machine where a cluster was meant.
+def is_meant(path: Path) -> bool:
+    """Whether a cluster file is filled in: never a search on this machine where a cluster was meant.
 
     Raises:
-        UserError: it was, but can't be reached, or has changed since.
+        UserError: it is, but its head can't be reached.
     """
-    marker = cache_folder() / "clusters" / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    if not path.exists() or not (_launched(path) or marker.exists()):
+    if not path.exists() or not is_filled_in(read_cluster(path)):
         return False
     from ray.autoscaler import sdk
 
-    with _told(path, "it was brought up from here, but its head can't be reached now"):
+    with _told(path, "it is filled in, but its head can't be reached"):
         sdk.get_head_node_ip(str(path))
-    write_atomically(marker, b"")
     return True
-
-
-def _launched(path: Path) -> bool:
-    """Whether Ray's launcher has left the file that it makes of a cluster file as it is now."""
-    from ray.autoscaler._private.util import prepare_config
-
-    try:
-        config = json.dumps([prepare_config(read_cluster(path))], sort_keys=True)
-    except (UserError, AttributeError, KeyError, TypeError, ValueError):  # no cluster file, then
-        return False
-    return (Path(tempfile.gettempdir()) / f"ray-config-{hashlib.sha256(config.encode()).hexdigest()}").exists()
 
 
 def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
@@ -202,11 +186,24 @@ def _told(cluster: Path, failed: str) -> Iterator[None]:
     """Silences Ray's launcher, and tells its errors in a line."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     sys.stdout.flush()
+    provider = read_cluster(cluster)["provider"]
     try:
         with contextlib.redirect_stdout(_Launcher()), contextlib.redirect_stderr(_Launcher()):
+            _remember_head(cluster)
             yield
     except (Exception, SystemExit) as error:  # of the launcher, of ssh, of a cloud's client
         text = " ".join(str(error).split())
+        up = f"{'RAY_UP_enable_autoscaler_v2=0 ' if provider.get('type') == 'local' else ''}ray up {cluster}"
         raise UserError(
-            f"--cluster {cluster}: {failed} ({text:.200}); is it up (`ray up {cluster}`)? Or: --address local."
+            f"--cluster {cluster}: {failed} ({text:.200}); is it up (`{up}`)? Or: --address local."
         ) from None
+
+
+def _remember_head(cluster: Path) -> None:
+    """Notes that machines of one's own are up, as Ray's launcher does in /tmp, which a restart of this one clears."""
+    config = read_cluster(cluster)
+    if config["provider"].get("type") != "local" or "head_ip" not in config["provider"]:
+        return
+    from ray.autoscaler._private.local.node_provider import LocalNodeProvider, record_local_head_state_if_needed
+
+    record_local_head_state_if_needed(LocalNodeProvider(config["provider"], config["cluster_name"]))

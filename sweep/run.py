@@ -23,7 +23,7 @@ from sweep.finals import adopt, train_finals
 from sweep.live import LiveView, duration, say
 from sweep.nodes import Newcomers, Preflight, require_sound
 from sweep.prepare import default_name, prepare
-from sweep.remote import DEFAULT_CLUSTER, is_up, submit, watch
+from sweep.remote import DEFAULT_CLUSTER, is_meant, submit, watch
 from sweep.results import SweepFolder, named
 from sweep.scheduler import Asha, rungs
 from sweep.searcher import StudySearcher
@@ -239,11 +239,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_somewhere(args: argparse.Namespace, words: list[str]) -> None:
-    """On a cluster that `ray up` has brought up from here, which tells what is wrong with the command; or here."""
+    """On the cluster of a file that is filled in, which tells what is wrong with the command; or here."""
     check(args)
     args.resume = args.resume.rstrip("/") if args.resume is not None else None  # as a shell completes it
     args.warm_start = [name.rstrip("/") for name in args.warm_start]
-    if args.cluster is None and known_address(args.address) is None and is_up(DEFAULT_CLUSTER):
+    if args.cluster is None and known_address(args.address) is None and is_meant(DEFAULT_CLUSTER):
         args.cluster = DEFAULT_CLUSTER
     if args.cluster is None and args.watch is not None:
         raise UserError("--watch needs the cluster that the job was submitted to: pass --cluster FILE.")

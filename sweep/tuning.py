@@ -18,7 +18,7 @@ from ray.exceptions import AuthenticationError
 
 from sweep.checkpoints import Checkpoints
 from sweep.cluster_file import own_cluster
-from sweep.nodes import absent
+from sweep.nodes import WHY_NO_WORKER, absent
 from sweep.settings import Settings
 from sweep.trial import VaeTrial
 from sweep.workers import mind_workers
@@ -205,7 +205,7 @@ def _await_workers(tell: Callable[[str], None]) -> dict[str, float]:
         request_resources(num_cpus=1)
         try:
             if not _comes_true(_has_cores, _WORKERS_SECONDS):
-                raise UserError("no worker has joined the cluster; `ray status` on its head says why.")
+                raise UserError(f"no worker has joined the cluster; {WHY_NO_WORKER}")
         finally:
             request_resources(num_cpus=0)  # from now on the trials ask
     if names := absent():

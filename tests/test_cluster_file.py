@@ -1,6 +1,7 @@
 """What is wrong with a cluster file, before `ray up`."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 
 from sweep.cluster_file import problems, read_cluster, results_of
 from sweep.doctor import main
+from sweep.run import main as run
 from vae.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -145,6 +147,30 @@ def test_a_link_to_nothing_among_what_is_copied_is_told(cluster, tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "latest").symlink_to("gone")
     assert any("results/latest is a link to nothing" in line for line in problems(cluster()))
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
+def test_a_key_that_the_head_could_not_use_is_told(cluster, tmp_path):
+    for name, phrase in (("open", ""), ("locked", "secret")):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", phrase, "-f", tmp_path / name], check=True)
+        found = problems(cluster(lambda config, name=name: config["auth"].update(ssh_private_key=f"~/{name}")))
+        assert any("no key without a passphrase" in line for line in found) == bool(phrase)
+
+
+def test_a_head_of_ones_own_is_given_by_its_address(tmp_path):
+    config = yaml.safe_load((ROOT / "clusters" / "on-prem.yaml").read_text())
+    config["provider"]["head_ip"] = "tower"
+    path = tmp_path / "on-prem.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert any("provider.head_ip must be an address, but is 'tower'" in line for line in problems(path))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray leaves the file open
+def test_no_search_begins_here_where_a_cluster_is_meant_that_is_not_up(cluster, capsys):
+    cluster()
+    assert run(["--trials", "1"]) == 2
+    assert "cluster.yaml: it is filled in, but its head can't be reached" in capsys.readouterr().err
+    assert not Path("results").exists()
 
 
 def test_what_google_needs_is_told(tmp_path):

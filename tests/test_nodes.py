@@ -17,11 +17,15 @@ def test_nothing_is_found_where_nothing_is_wrong():
 @pytest.mark.parametrize(
     ("change", "written", "line"),
     [
-        ({"gpus": 0}, True, "w1: torch sees 0 of 1 GPUs; it is built for CUDA 13.0: update its driver, or install"),
+        (
+            {"gpus": 0},
+            True,
+            "w1: torch can compute on 0 of 1 GPUs; it is built for CUDA 13.0: update the driver, or install",
+        ),
         (
             {"gpus": 0, "cuda": ""},
             True,
-            "w1: torch sees 0 of 1 GPUs; it is built without CUDA: install a build for its driver.",
+            "w1: torch can compute on 0 of 1 GPUs; it is built without CUDA: install a build for the driver",
         ),
         ({"files": 1024}, True, "w1: may open 1024 files; `ulimit -n 65536` before `ray start`."),
         ({"disk": 2**30}, True, "w1: 1.0 GiB of disk are free; checkpoints pass through it, make room."),

@@ -60,6 +60,11 @@ def pointed_elsewhere(results: Path, name: str | None = None) -> tuple[str, str]
     return place, name or newest
 
 
+def _own_retries(place: str) -> str:
+    """What limits those of Google's client, which goes on for 15 minutes by itself, and says nothing."""
+    return f"?retry_limit_seconds={_LONGEST_PAUSE:g}" if place.startswith(("gs://", "gcs://")) else ""
+
+
 class StoreError(UserError):
     """A place that cannot be reached, or does not take what is written: nothing that the content is to blame for."""
 
@@ -84,7 +89,7 @@ class Store:
         self._fs: Any
         self._path: str
         if is_remote(place):
-            self._fs, self._path = self._do(lambda: fs.FileSystem.from_uri(self.place))
+            self._fs, self._path = self._do(lambda: fs.FileSystem.from_uri(self.place + _own_retries(self.place)))
         else:
             self._fs, self._path = fs.LocalFileSystem(), self.place
 
@@ -213,5 +218,6 @@ _REASONS = {
     "ExpiredToken": "the credentials have expired; renew them.",
     "ACCESS_DENIED": "access is denied; check your credentials and their rights to the bucket.",
     "No AWS credentials": "no credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+    "OAuth2 access token": "no credentials; gcloud auth application-default login.",
     "Unrecognized filesystem type": "no such kind of place; pass a folder, s3://BUCKET/... or gs://BUCKET/...",
 }
