@@ -41,7 +41,10 @@ def load_study(path: Path, name: str) -> tuple[Settings, list[FrozenTrial]]:
     Raises:
         KeyError, TypeError, ValueError: it is no journal of a sweep of this version.
     """
-    study = optuna.load_study(study_name=name, storage=open_storage(path))
+    storage = open_storage(path)
+    if name not in optuna.get_all_study_names(storage):
+        raise ValueError(f"it holds no sweep {name}; a sweep's folder must keep its name")
+    study = optuna.load_study(study_name=name, storage=storage)
     asked = study.user_attrs["settings"]
     asked |= {name: tuple(asked.get(name, ())) for name in ("families", "warm_start")}
     return Settings(**{**asked, "spec": DataSpec(**asked["spec"])}), study.get_trials(deepcopy=False)

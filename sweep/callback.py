@@ -69,7 +69,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         clock: times.
         slots: the most trials at a time so far.
         baseline: of the summary.
-        on_better: called when a new best is exported.
+        on_better: called when a trial reports better than any has.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
     ) -> None:
         self._study, self._folder, self._view, self._board = study, folder, view, board
         self._clock, self._slots, self._baseline = clock, slots, baseline
-        self._on_better = on_better
+        self._on_better, self._led = on_better, self._lead()
         self._snapshots = Snapshots(folder.journal)
         self._saved_at: dict[int, float] = {}
         self._dropped: set[int] = set()
@@ -108,6 +108,11 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
             **{name: metrics[name] for name in names},
             "seeds": metrics["provenance"].get("seeds"),
         }
+
+    @property
+    def winner(self) -> int | None:
+        """The trial that has won earlier final runs, if any."""
+        return self.best["trial"] if self.best is not None and self.best["seeds"] is not None else None
 
     def epochs_of_best(self) -> int:
         """To which the winner's trial was trained; 0 if the study went back to a snapshot and forgot it."""
@@ -136,8 +141,15 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         """After the scheduler's decision: asks for a checkpoint if it can still matter."""
         record, report = self._study.records[trial.config["number"]], result["report"]
         self._board.add(record, report)
+        if (lead := self._lead()) != self._led:
+            self._led = lead
+            self._on_better()
         if self._matters(record, report):
             result[SHOULD_CHECKPOINT] = True
+
+    def _lead(self) -> tuple[bool, float] | None:
+        """What the best trial has come to."""
+        return next((record.standing for record in self._study.top(1)), None)
 
     def _matters(self, record: TrialRecord, report: Report) -> bool:
         if report.failure is not None:
@@ -171,7 +183,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         Raises:
             UserError: the store still refuses.
         """
-        decided = self.best is not None and self.best["seeds"] is not None  # by final runs, over all that there was
+        decided = self.winner is not None  # by final runs, over all that there was
         for record in () if decided else self._study.top(KEPT_TRIALS):
             place = self._folder.trials.newest(record.prefix)
             if place is not None:
@@ -184,7 +196,6 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
             return
         self.export(number, place)
         self._outdated = True
-        self._on_better()
 
     def export(self, number: int, place: str, seeds: list[dict[str, Any]] | None = None) -> None:
         """Makes a checkpoint of a trial the winner.
@@ -263,6 +274,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         if self._behind and time.monotonic() - self._tried > _AGAIN_SECONDS:
             self._tried = time.monotonic()
             with contextlib.suppress(UserError):
+                self._folder.trials.require_reachable()  # at once, where the rest would wait
                 self.catch_up()
         if self._outdated and time.monotonic() - self._written > _WRITE_SECONDS:
             self.update()

@@ -44,6 +44,14 @@ class Checkpoints:
         """The names of the starts of the sweep."""
         return [name for name in self._store.folders() if name.startswith("session-")]
 
+    def require_reachable(self) -> None:
+        """Raises an error if the store can't be reached now.
+
+        Raises:
+            StoreError: it can't.
+        """
+        self._hasty.folders()
+
     @cached_property
     def _folders(self) -> dict[str, list[str]]:
         """Those of each run."""

@@ -17,20 +17,31 @@ from sweep.workers import WorkerLostError, error_of
 from vae.errors import OtherRunError
 from vae.store import StoreError, reason
 
-TRIAL, WORKER, NODE, PREEMPTION, STORAGE, OUTDATED = "trial", "worker", "node", "preemption", "storage", "outdated"
-MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, PREEMPTION: 30, STORAGE: 30, OUTDATED: 0}
+TRIAL, WORKER, NODE, PREEMPTION = "trial", "worker", "node", "preemption"
+STORAGE, SETUP, OUTDATED = "storage", "setup", "outdated"
+MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, PREEMPTION: 30, STORAGE: 30, SETUP: 30, OUTDATED: 0}
 """That a trial survives without a new epoch in between. Its own errors would come again, so of these none. A worker
 that was killed may have taken too much memory; it will again, if so. A node that went away, shared with other trials,
-says nothing of this one unless that goes on; a market that took it back, or a store that refused, never does. A
-checkpoint of another version of the code stays one."""
+says nothing of this one unless that goes on; a market that took it back, a store that refused, or one where no
+trial can be set up, never does. A checkpoint of another version of the code stays one."""
 NODES_KILLED = 2
 """Died under a trial, in a row, which is to blame if no other can be. Else those that can are tried one at a time."""
-BLAMELESS = (NODE, PREEMPTION, STORAGE, OUTDATED)
+BLAMELESS = (NODE, PREEMPTION, STORAGE, SETUP, OUTDATED)
 """Of which a trial that ends says nothing of its params."""
 
 _LOST = (ActorUnavailableError, NodeDiedError, LocalRayletDiedError, ObjectLostError)
 _NODE_DIED = "because its node has died"  # Ray tells it from the worker's death in the message alone
-_IN_SETUP = {StoreError.__name__: STORAGE, OtherRunError.__name__: OUTDATED}  # the error itself is text by then
+
+
+class SetupError(Exception):
+    """A node can't be made ready for trials, whichever they are."""
+
+
+_IN_SETUP = {  # the error itself is text by then
+    SetupError.__name__: SETUP,
+    StoreError.__name__: STORAGE,
+    OtherRunError.__name__: OUTDATED,
+}
 _NOT_SHARED = "Unable to set up cluster storage"  # Ray's, on a node that does not see where results are
 
 

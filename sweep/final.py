@@ -2,6 +2,7 @@
 
 import math
 import sys
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -93,9 +94,9 @@ def _tell(summary: dict[str, Any], folder: SweepFolder, min_kl: float) -> None:
             "step); this is the best ranked. Search longer or lower --min-kl.\n"
         )
     sys.stdout.write(
-        f"play it: python -m vae.sample --best --results {folder.place}\n"
-        f"look at it: tensorboard --logdir {folder.tensorboard}\n"
-        f"understand it: python -m sweep.report {folder.name} --results {folder.place}\n"
+        f"play it: python -m vae.sample --best --results {quote(folder.place)}\n"
+        f"look at it: tensorboard --logdir {quote(str(folder.tensorboard))}\n"
+        f"understand it: python -m sweep.report {quote(folder.name)} --results {quote(folder.place)}\n"
     )
 
 

@@ -30,6 +30,7 @@ def train_finals(
     resources: Resources,
     stop: Stop,
     minders: Sequence[Callback] = (),
+    winner: int | None = None,
 ) -> list[FinalRun]:
     """Trains the best configurations on all seeds; what earlier starts of the sweep have trained is not repeated.
 
@@ -40,11 +41,12 @@ def train_finals(
         resources: of the machines.
         stop: says when to end early.
         minders: further callbacks, who mind the machines.
+        winner: as of `plan`.
 
     Returns:
         All runs; where `stop` came in between, some are neither trained nor failed.
     """
-    runs = plan(study, folder)
+    runs = plan(study, folder, winner)
     left = {run.folder: run for run in runs if not run.trained}
     if left:
         searcher = _Finals(list(left.values()), stop, resources.most)

@@ -8,6 +8,7 @@ import json
 import math
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import optuna
@@ -80,7 +81,7 @@ def mend(path: Path) -> None:
     torn = b"\n" not in content[whole:]
     if not torn or len(kept) > whole:
         way_out = (
-            f"`cp {snapshot} {path}` goes back to the last snapshot, then --resume again."
+            f"`cp {quote(str(snapshot))} {quote(str(path))}` goes back to the last snapshot, then --resume again."
             if kept
             else ("there is no snapshot yet; start a new sweep.")
         )

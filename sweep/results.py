@@ -5,6 +5,7 @@ import fcntl
 import io
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,9 @@ from sweep.record import TrialRecord
 from sweep.study import Study
 from sweep.versions import versions
 from vae.errors import UserError
-from vae.files import write_atomically
-from vae.store import DATA, LATEST, Store, copy_of, is_remote, pointed_elsewhere
+from vae.files import is_locked, write_atomically
+from vae.store import DATA, LATEST, LOCK, Store, copy_of, is_remote, pointed_elsewhere
 
-_LOCK = ".lock"
 BEST_KEYS = ("trial", "params", "epoch", "feasible", "val_elbo", "kl", "code_gain", "active_units")
 TEST_KEYS = ("test_elbo", "test_elbo_per_song", "test_kl", "test_iwae", "iwae_samples", "seeds")
 TIMES = (
@@ -58,7 +58,7 @@ class SweepFolder:
     @property
     def again(self) -> str:
         """The options that go on with it."""
-        return f"--resume {self.name} --results {self.place}"
+        return f"--resume {shlex.quote(self.name)} --results {shlex.quote(self.place)}"
 
     def create(self) -> None:
         """Makes the folder.
@@ -93,7 +93,7 @@ class SweepFolder:
             UserError: one runs it.
         """
         try:
-            file = (self.path / _LOCK).open("w")
+            file = (self.path / LOCK).open("w")
         except PermissionError:
             raise UserError(f"{self.path}: belongs to another account, and can't be written.") from None
         with file:
@@ -108,18 +108,7 @@ class SweepFolder:
 
     def is_driven(self) -> bool:
         """Whether a driver on this machine runs it, or may, for all that can be seen; nothing is written."""
-        try:
-            file = (self.path / _LOCK).open()
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-        return False
+        return is_locked(self.path / LOCK)
 
     def read_summary(self) -> dict[str, Any]:
         """The summary as last written, or an empty dict."""

@@ -1,7 +1,6 @@
 """Command: `python -m sweep.run --trials 200` finds the best VAE for a folder of music."""
 
 import argparse
-import math
 import os
 import shutil
 import signal
@@ -144,7 +143,7 @@ def _sweep(
     say(f"baseline: {baseline['marginal_elbo']:.3f} nats a step on validation, keys independent, no model")
     study = _opened(args, settings, folder, learned)
     folder.make_latest()
-    stop = Stop(args.time_budget, args.patience, clock, lambda: study.tried / (study.most or math.inf), room)
+    stop = Stop(args.time_budget, args.patience, clock, lambda: study.share_tried, lambda: study.best_trains_on, room)
     board = Board(folder.tensorboard)
     view = LiveView(study, rungs(settings.max_epochs), resources.slots, stop.left)
     callback = SweepCallback(study, folder, view, board, clock, lambda: resources.peak, baseline, stop.bettered)
@@ -154,7 +153,7 @@ def _sweep(
     callback.write()
     if callback.best is not None:
         stop.bettered()  # by an earlier start
-    final_stop, cut_short = Stop(None, None, clock, lambda: 0.0, room), False
+    final_stop, cut_short = Stop(None, None, clock, lambda: 0.0, room=room), False
     try:
         stop.listen()
         with view:
@@ -164,7 +163,7 @@ def _sweep(
         callback.update()
         if settings.final_seeds > 1 and not stop.interrupted:
             final_stop.listen()
-            runs = train_finals(study, folder, corpus, resources, final_stop, minders)
+            runs = train_finals(study, folder, corpus, resources, final_stop, minders, callback.winner)
             cut_short = not adopt(runs, callback, settings.min_kl) and final_stop.interrupted
     finally:
         ray.shutdown()

@@ -68,7 +68,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
             return
         if record.state == "stopped":
             self._study.finish(record.number, "stopped")
-        elif not error and record.epoch >= self._study.settings.max_epochs:
+        elif not error and record.state != "pending" and record.epoch >= self._study.settings.max_epochs:
             self._study.finish(record.number, "completed")
         else:
             record.state = "paused"

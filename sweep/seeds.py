@@ -61,11 +61,20 @@ class FinalRun(Trained):
         return read_metrics(self.checkpoint)
 
 
-def plan(study: Study, folder: SweepFolder) -> list[FinalRun]:
-    """The final runs of a sweep, a finalist after the other, each as far as its newest checkpoint."""
+def plan(study: Study, folder: SweepFolder, winner: int | None = None) -> list[FinalRun]:
+    """The final runs of a sweep, a finalist after the other, each as far as its newest checkpoint.
+
+    Args:
+        study: of the sweep.
+        folder: of the sweep.
+        winner: the trial that has won earlier final runs, if any: luckier ones of a longer search must beat its mean.
+    """
     settings = study.settings
     seeds = [(settings.seed + further) % 2**32 for further in range(settings.final_seeds)]
-    return [_run(study, folder, record, seed) for record in study.finalists() for seed in seeds]
+    finalists = study.finalists()
+    if winner in study.records and winner not in {record.number for record in finalists}:
+        finalists.append(study.records[winner])
+    return [_run(study, folder, record, seed) for record in finalists for seed in seeds]
 
 
 def _run(study: Study, folder: SweepFolder, record: TrialRecord, seed: int) -> FinalRun:

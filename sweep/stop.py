@@ -26,6 +26,7 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
         patience: share of the budget, of time or of trials, that may bring nothing better; None: all of it.
         clock: knows when the first trial started.
         share_ended: of the trials.
+        expected: whether something better is, for the best trial trains on; that is waited for.
         room: bytes that results may still take; None: no matter.
     """
 
@@ -35,9 +36,11 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
         patience: float | None,
         clock: Clock,
         share_ended: Callable[[], float],
+        expected: Callable[[], bool] = lambda: False,
         room: Callable[[], int] | None = None,
     ) -> None:
         self._budget, self._patience, self._clock, self._share_ended = budget, patience, clock, share_ended
+        self._expected = expected
         self._bettered_at: float | None = None  # share of the budget
         self._asked_at: float | None = None
         self._now = self._caught = self._impatient = self.full = False
@@ -49,8 +52,10 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
             signal.signal(number, self.catch)
 
     def catch(self, number: int, frame: FrameType | None) -> None:
-        """Handles a signal: the first asks, the second insists."""
-        del number, frame
+        """Handles a signal: the first asks, the second insists, and a third ends the command, whatever it waits for."""
+        del frame
+        if self._caught:
+            signal.signal(number, signal.default_int_handler)
         self._now = self._caught
         self._caught = True
         self._asked_at = self._asked_at or time.time()
@@ -80,10 +85,11 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
 
     @property
     def impatient(self) -> bool:
-        """Whether nothing better has come for too long."""
+        """Whether nothing better has come for too long, nor is expected."""
         if self._patience is not None and self._bettered_at is not None:
             # For good: what saves itself when it is asked to stop may be better after all.
-            self._impatient |= self.spent() - self._bettered_at >= self._patience
+            waited = self.spent() - self._bettered_at >= self._patience
+            self._impatient |= waited and not self._expected()
         return self._impatient
 
     def asked(self) -> bool:

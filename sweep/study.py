@@ -268,9 +268,20 @@ class Study:
         """The best trials by their best epoch, failed ones left out."""
         return self._best(count, {*STATES} - {"failed"})
 
+    @property
+    def best_trains_on(self) -> bool:
+        """Whether the best trial runs."""
+        return any(record.state == "running" for record in self.top(1))
+
     def finalists(self) -> list[TrialRecord]:
-        """The best trials that reached the top rung, the best first; if none has, the best there are."""
-        return self._best(FINALISTS, {"completed"}) or self.top(FINALISTS)
+        """The best trials that reached the top rung, after those that are better without; the best first."""
+        whole = self._best(FINALISTS, {"completed"})
+        better = [record for record in self.top(FINALISTS) if not whole or self._leads(record, whole[0])]
+        return [*better, *whole][:FINALISTS]
+
+    @staticmethod
+    def _leads(record: TrialRecord, other: TrialRecord) -> bool:
+        return record.standing is not None and other.standing is not None and record.standing > other.standing
 
     def _best(self, count: int, states: Container[str]) -> list[TrialRecord]:
         """The best in one of some states, the best first."""
@@ -314,6 +325,11 @@ class Study:
     def tried(self) -> int:
         """Trials that have ended, or wait."""
         return sum(record.ended or record.waits for record in self.records.values())
+
+    @property
+    def share_tried(self) -> float:
+        """Of the trials asked for; 0 if no number was."""
+        return self.tried / (self.most or math.inf)
 
     def counts(self) -> dict[str, int]:
         """Trials by state; they sum to those requested."""

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from ray import tune
 
+from sweep.crash import SetupError
 from sweep.record import Report
 from sweep.scheduler import rungs, validates
 from sweep.settings import Settings
 from vae.config import Config
 from vae.corpus import Corpus
-from vae.device import default_device
+from vae.device import default_device, release_memory
 from vae.errors import OtherRunError, UserError
 from vae.store import StoreError, fetched
 from vae.trainer import DivergedError, Trainer, TrainingData
@@ -27,10 +28,13 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
 
     def setup(self, config: dict[str, Any], corpus: Corpus, settings: Settings) -> None:
         """Loads the data once for all trials of this actor."""
-        device = default_device()
-        if device.type == "cpu":
-            torch.set_num_threads(1)  # there are as many trials as cores
-        self._data = TrainingData.load(corpus, device)
+        try:
+            device = default_device()
+            if device.type == "cpu":
+                torch.set_num_threads(1)  # there are as many trials as cores
+            self._data = TrainingData.load(corpus, device)
+        except Exception as error:  # such as a GPU that has failed, or whose memory others have taken
+            raise SetupError(f"{type(error).__name__}: {error}") from error
         self._settings = settings
         self._rungs = rungs(settings.max_epochs)
         self._begin(config)
@@ -43,6 +47,7 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
     def _begin(self, config: dict[str, Any]) -> None:
         self._failure: str | None = None
         self._trainer: Trainer | None = None
+        release_memory()  # other actors may share the GPU
         self._unreported = False  # a rung that the checkpoint has been to
         try:
             model_config = Config.for_data(self._data.corpus.spec, config["params"])

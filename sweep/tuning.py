@@ -15,6 +15,7 @@ from ray import tune
 from ray._private.utils import read_ray_address
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import AuthenticationError
+from ray.tune import TuneError
 
 from sweep.checkpoints import Checkpoints
 from sweep.cluster_file import own_cluster
@@ -258,19 +259,28 @@ def run_trials(
         folder_of: names the folder of a trial by its config.
         trial: what trains it.
         parts: of `tune.run`, such as `search_alg`, `scheduler`, `stop` and `callbacks`.
+
+    Raises:
+        OSError, UserError: as the parts do, such as of a disk that can't be written.
     """
     mind_workers()
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)
     trainable = tune.with_parameters(trial, corpus=corpus, settings=settings)
     # Not `Tuner`, which pickles all of this to restore it: here the study's journal does that, and no pickles.
-    tune.run(
-        tune.with_resources(trainable, resources.per_trial),
-        num_samples=-1,
-        reuse_actors=True,
-        trial_dirname_creator=lambda trial: folder_of(trial.config),
-        storage_path=sessions.place,
-        name=f"session-{len(sessions.sessions())}",
-        verbose=0,
-        raise_on_failed_trial=False,
-        **parts,
-    )
+    try:
+        tune.run(
+            tune.with_resources(trainable, resources.per_trial),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: folder_of(trial.config),
+            storage_path=sessions.place,
+            name=f"session-{len(sessions.sessions())}",
+            verbose=0,
+            raise_on_failed_trial=False,
+            **parts,
+        )
+    except TuneError as error:  # Ray's, for whatever a callback, the searcher or the scheduler raises
+        cause: BaseException | None = error
+        while isinstance(cause, TuneError):
+            cause = cause.__context__
+        raise cause or error from None

@@ -29,10 +29,12 @@ from sweep.crash import (
     NODES_KILLED,
     OUTDATED,
     PREEMPTION,
+    SETUP,
     STORAGE,
     TRIAL,
     WORKER,
     Crash,
+    SetupError,
     classify,
     crash_of,
 )
@@ -97,6 +99,11 @@ ERRORS = {
         raised(OtherRunError("x: a run goes on with the same config")),
         OUTDATED,
         "its checkpoint can't be gone on from: x: a run goes on with the same config",
+    ),
+    "a node that is not fit": (
+        ActorDiedError(raised(SetupError("OutOfMemoryError: CUDA out of memory"))),
+        SETUP,
+        "its worker could not be set up: SetupError: OutOfMemoryError: CUDA out of memory",
     ),
     "the same in setup": (
         ActorDiedError(raised(OtherRunError("x: a run goes on with the same config"))),

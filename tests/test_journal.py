@@ -5,6 +5,7 @@ import threading
 import pytest
 from sweeping import report
 
+from sweep.begun import read_study
 from sweep.journal import Snapshots, lock_of, mend, snapshot_of
 from vae.errors import UserError
 
@@ -65,6 +66,11 @@ def test_half_a_journal_is_refused_however_young_its_snapshot(make_study, tmp_pa
         with pytest.raises(UserError, match=r"study\.log: damaged after record \d+"):
             mend(path)
         path.write_bytes(whole)
+
+
+def test_a_folder_that_was_renamed_is_no_damage(journal):
+    with pytest.raises(UserError, match=r"it holds no sweep renamed; a sweep's folder must keep its name"):
+        read_study(journal, "renamed")
 
 
 def test_records_missing_at_the_end_are_noticed(journal):

@@ -119,6 +119,18 @@ def test_where_final_runs_are_longer_the_schedule_is_and_the_searchs_run_is_none
         assert run.params["lr_decay"] == 600_000 // drawn["batch_steps"] - drawn["lr_warmup"] > drawn["lr_decay"]
 
 
+def test_who_has_won_final_runs_is_not_beaten_by_luck_in_a_longer_search(make_study, tmp_path):
+    study = make_study(4, max_epochs=3, final_seeds=2)
+    for number, val_elbo in enumerate((-9.0, -5.0, -6.0, -7.0)):
+        study.ask()
+        study.report(number, report(3, val_elbo), rung=True)
+        study.finish(number, "completed")
+    folder = SweepFolder(tmp_path, "sweep")
+    assert [run.trial for run in plan(study, folder, winner=0)] == [1, 1, 2, 2, 3, 3, 0, 0]
+    assert [run.trial for run in plan(study, folder, winner=2)] == [1, 1, 2, 2, 3, 3]
+    assert [run.trial for run in plan(study, folder, winner=9)] == [1, 1, 2, 2, 3, 3]  # forgotten with the snapshot
+
+
 def test_final_runs_go_on_from_their_own_checkpoints_alone(sweep):
     study, folder = sweep(final_epochs=6)
     half = write_checkpoint(folder.path / "finals" / "session-0" / "00000-seed-0-epochs-6.0", 0, epochs=2)

@@ -53,6 +53,18 @@ def test_the_first_signal_asks_and_the_second_insists(stop_of, capsys):
     assert "every trial is kept" in capsys.readouterr().err
 
 
+def test_a_third_signal_is_heard_by_what_waits(stop_of):
+    stop, before = stop_of(), signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, stop.catch)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_patience_counts_in_the_share_of_time(stop_of, now):
     stop = stop_of(budget=100.0, patience=0.3)
     now[0] = 50.0
@@ -66,6 +78,16 @@ def test_patience_counts_in_the_share_of_time(stop_of, now):
     assert not stop.interrupted
     stop.bettered()  # by a trial that saves itself because it was asked to stop
     assert stop.asked()
+
+
+def test_patience_waits_for_the_best_trial_to_come_to_a_rung(now):
+    clock, trains_on = Clock(990.0, {}, 1000.0), [True]
+    stop = Stop(100.0, 0.3, clock, lambda: 0.0, lambda: bool(trains_on))
+    stop.bettered()
+    now[0] = 50.0
+    assert not stop.impatient
+    trains_on.clear()
+    assert stop.impatient
 
 
 def test_patience_counts_in_the_share_of_trials(stop_of):

@@ -42,7 +42,7 @@ def test_the_winner_is_feasible_before_it_is_good(make_study):
     assert [record.number for record in study.top(9)] == [2, 0, 1]
 
 
-def test_finalists_are_the_best_that_reached_the_top_rung(make_study):
+def test_finalists_are_the_best_that_reached_the_top_rung_after_those_that_are_better_without(make_study):
     study = make_study(trials=6, max_epochs=3)
     for number, val_elbo in enumerate([-9.0, -5.0, -8.0, -7.0, -6.0]):
         study.ask()
@@ -52,7 +52,9 @@ def test_finalists_are_the_best_that_reached_the_top_rung(make_study):
     study.finish(2, "completed")
     study.finish(4, "stopped")
     study.finish(3, "failed", "diverged")
-    assert [record.number for record in study.finalists()] == [2, 0]
+    assert [record.number for record in study.finalists()] == [1, 4, 2]
+    study.finish(1, "completed")
+    assert [record.number for record in study.finalists()] == [1, 2, 0]
 
 
 def test_of_very_many_trials_a_proposal_looks_at_the_best_the_newest_and_those_that_failed(make_study, monkeypatch):

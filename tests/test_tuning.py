@@ -1,5 +1,6 @@
 """What a trial takes, and how many run at a time, on machines that come and go."""
 
+import errno
 import json
 import time
 
@@ -150,6 +151,34 @@ def test_a_sweep_that_no_worker_joins_says_so(head, tmp_path, monkeypatch):
     assert told() == []
     time.sleep(2.1)
     assert told() == []
+
+
+class Full(tune.Callback):
+    """Writes to a disk that takes no more."""
+
+    def on_trial_result(self, *args, **info):
+        del args, info
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
+def test_what_a_callback_raises_comes_out_as_it_is(cluster, make_study, tmp_path):
+    cluster.add_node(num_cpus=1)
+    study = make_study(trials=1, families=("dense",), spec=BINARY, max_epochs=1)
+    checkpoints = Checkpoints(str(tmp_path / "checkpoints"))
+    resources = find_resources(1, None, joined=True, tell=[].append)
+    scheduler = Asha(study, lambda: False)
+    with pytest.raises(OSError, match="Disk quota exceeded"):
+        run_trials(
+            make_corpus(),
+            study.settings,
+            resources,
+            checkpoints,
+            lambda config: str(config["number"]),
+            search_alg=StudySearcher(scheduler, lambda: False, checkpoints.newest, resources.most),
+            scheduler=scheduler,
+            callbacks=[Full()],
+            max_failures=0,
+        )
 
 
 class Losing(tune.Callback):

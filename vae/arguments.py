@@ -8,7 +8,8 @@ from pathlib import Path
 from vae.checkpoint import METRICS, Checkpoint
 from vae.corpus import Corpus, is_to_be_encoded, load_corpus
 from vae.errors import UserError
-from vae.store import DATA, LATEST, Store, copy_of, is_remote, pointed_elsewhere
+from vae.files import is_locked
+from vae.store import DATA, LATEST, LOCK, Store, copy_of, is_remote, pointed_elsewhere
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -152,8 +153,10 @@ def _fetch_best(store: Store, name: str | None) -> Path:
     times = {sweep: store.modified(f"{sweep}/best/{METRICS}") for sweep in ([name] if name else store.folders())}
     found = max((sweep for sweep in times if times[sweep]), key=lambda s: (s == latest, times[s]), default=None)
     if found is not None:
-        store.fetch(f"{found}/best", copy_of(store.place))
-        return copy_of(store.place) / found / "best"
+        here = copy_of(store.place) / found
+        if not is_locked(here / LOCK):  # else the sweep runs from here, and this is what it copies there
+            store.fetch(f"{found}/best", copy_of(store.place))
+        return here / "best"
     there = ", ".join(sweep for sweep in store.folders() if not sweep.startswith("."))
     asked = "" if name is None else f" {name!r}"
     raise UserError(f"{store.place}: no sweep{asked} with a best checkpoint; there are: {there or 'none'}.")

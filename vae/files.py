@@ -1,5 +1,6 @@
 """Files written whole or not at all, and their names."""
 
+import fcntl
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +14,22 @@ def cache_folder() -> Path:
 def printable(text: object) -> str:
     """Text with names of files in it, as it can be printed and drawn: `?` in place of bytes that are not UTF-8."""
     return str(text).encode(errors="replace").decode()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process on this machine holds a lock on a file, or may, for all that can be seen."""
+    try:
+        file = path.open()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -22,6 +22,8 @@ T = TypeVar("T")
 _LONGEST_PAUSE = 10.0
 LATEST = "latest"
 """Names the newest sweep: a link in a folder, in an object store a file that holds the name."""
+LOCK = ".lock"
+"""In a sweep's folder: its driver holds it."""
 DATA = "data.npz"
 """What a sweep keeps its data in, encoded, where they may not be found again."""
 

@@ -1,0 +1,40 @@
+"""What is done between Ray Tune's events."""
+
+import pytest
+from ray.tune.experiment import Trial
+from sweeping import new_folder, report
+
+from sweep.board import Board
+from sweep.callback import Clock, SweepCallback
+from sweep.live import LiveView
+from sweep.scheduler import rungs
+
+
+@pytest.fixture
+def told(make_study, tmp_path):
+    """Reports that have been made, each to be followed by whether it was taken for better than all before."""
+    study, folder, better = make_study(trials=2), new_folder(tmp_path), []
+    view = LiveView(study, rungs(27), 1, lambda: None)
+    board = Board(folder.tensorboard)
+    callback = SweepCallback(study, folder, view, board, Clock(0.0, {}), lambda: 1, {}, lambda: better.append(True))
+
+    def tell(number, epoch, val_elbo):
+        study.report(number, report(epoch, val_elbo), rung=False)
+        trial = Trial("made up", config={"number": number}, stub=True)
+        callback._saved_at[number] = float("inf")
+        before = len(better)
+        callback.on_trial_result(0, [], trial, {"report": report(epoch, val_elbo)})
+        return len(better) > before
+
+    for number in range(2):
+        study.ask()
+        board.begin(study.records[number])
+    return tell
+
+
+def test_what_is_reported_is_better_before_it_is_saved(told):
+    assert told(0, 1, -9.0)
+    assert not told(1, 1, -9.5)
+    assert told(0, 2, -8.0)
+    assert told(1, 2, -7.0)
+    assert not told(0, 3, -7.5)
