@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.common import RESULTS, ROOT, Table, run_module, write
 from sweep.results import SweepFolder
 from vae.config import FAMILY_NAMES
+from vae.errors import UserError, exit_code
 from vae.trainer import MIN_KL
 
 NAME = "kl_floor"
@@ -28,8 +29,11 @@ def search(args: argparse.Namespace, family: str, floor: float, results: Path) -
     """The winner of a sweep of one family, as `summary.json` has it, and how many trials ended."""
     words = ["--data", args.data, "--name", f"{family}-{floor:g}", "--results", str(results)]
     words += ["--family", family, "--min-kl", str(floor), "--seed", str(args.seed), "--final-seeds", "1"]
+    words += ["--steps-per-bar", str(args.steps_per_bar)] if args.steps_per_bar is not None else []
     run_module("sweep.run", [*words, "--time-budget", f"{args.minutes}m"])
     summary = SweepFolder(results, f"{family}-{floor:g}").read_summary()
+    if not summary:
+        raise UserError(f"--family {family}: no sweep came about, see above.")
     counts = summary["trials"]
     ended = counts["stopped"] + counts["completed"]
     return {"family": family, "min_kl": floor, "ended": ended, **summary["best"]}
@@ -56,16 +60,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(f"python -m benchmarks.{NAME}", description="A search with and without a floor.")
     parser.add_argument("--data", required=True, metavar="PATH", help="as of sweep.run")
     parser.add_argument("--family", action="append", choices=FAMILY_NAMES, help="repeatable (default: recurrent)")
+    parser.add_argument("--steps-per-bar", type=int, metavar="N", help="as of sweep.run")
     parser.add_argument("--minutes", type=float, default=10.0, help="of each search (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {RESULTS.relative_to(ROOT)}/{NAME}.json")
     args = parser.parse_args(argv)
+    return exit_code(lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Makes the table."""
     with tempfile.TemporaryDirectory(prefix=f"{NAME}-") as scratch:
         families = args.family or ["recurrent"]
         rows = [search(args, family, floor, Path(scratch)) for family in families for floor in FLOORS]
     chosen = [{name: row[name] for name in ("family", "min_kl", "ended", *_SHOWN, "params")} for row in rows]
     write(NAME, {"rows": chosen}, table(chosen), args.out)
-    return 0
 
 
 if __name__ == "__main__":

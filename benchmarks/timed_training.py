@@ -141,8 +141,8 @@ def _train(trainer: Trainer, pace: Pace, further: float, most_epochs: float) -> 
 def _fit(trainer: Trainer, further: float, most: float) -> int:
     """Has the learning rate fall within so many further epochs, or `most` in all; the epochs in all."""
     horizon = min(trainer.steps_seen / EPOCH_STEPS + further, most)
-    optimizer_steps = int(horizon * EPOCH_STEPS / trainer.config.batch_steps)
-    trainer.fall_within(max(1, optimizer_steps - trainer.config.lr_warmup))
+    each = trainer.steps_seen / trainer.optimizer_step if trainer.optimizer_step else trainer.config.batch_steps
+    trainer.fall_within(max(1, int(horizon * EPOCH_STEPS / each) - trainer.config.lr_warmup))
     return math.ceil(horizon)
 
 

@@ -11,6 +11,7 @@ from vae.config import (
     MOST_HEAD_WIDTH,
     MOST_STEPS,
     Config,
+    optimizer_steps,
     steps_as_wide,
     whole_bars,
     widest_dense,
@@ -85,7 +86,7 @@ def suggest(trial: optuna.trial.Trial, task: Task) -> dict[str, Any]:
     params |= {"crop": _choose(trial, "crop", crops(task.spec))} if family == "sequential" else {}
     params |= _head(trial) if task.spec.is_binary else {}
     params |= _regularisation(trial, family, task.spec)
-    params |= _optimization(trial, task.horizon // batch_steps)
+    params |= _optimization(trial, _optimizer_steps(params, task.horizon, task.spec))
     return params | _code(trial, family, task.min_kl)
 
 
@@ -170,11 +171,15 @@ def _fall(lr_warmup: int, optimizer_steps: int) -> int:
     return max(1, optimizer_steps - lr_warmup)
 
 
-def stretched(params: dict[str, Any], horizon: int) -> dict[str, Any]:
+def _optimizer_steps(params: dict[str, Any], horizon: int, spec: DataSpec) -> int:
+    return optimizer_steps(horizon, params["batch_steps"], params.get("crop", params["window"]), spec)
+
+
+def stretched(params: dict[str, Any], horizon: int, spec: DataSpec) -> dict[str, Any]:
     """Params for training on another number of time steps than they were drawn for: a cosine ends with those."""
     if "lr_decay" not in params:
         return params
-    return params | {"lr_decay": _fall(params["lr_warmup"], horizon // params["batch_steps"])}
+    return params | {"lr_decay": _fall(params["lr_warmup"], _optimizer_steps(params, horizon, spec))}
 
 
 def _code(trial: optuna.trial.Trial, family: str, min_kl: float) -> dict[str, Any]:

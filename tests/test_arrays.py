@@ -30,6 +30,16 @@ def test_the_published_chorales_are_read_as_split(shared_data):
     assert corpus.spec.tempo == 100
 
 
+def test_how_long_songs_are_is_what_training_shows(tmp_path):
+    songs = {"train": [SONG, SONG[:1]], "valid": [SONG * 9], "test": [SONG * 9]}
+    spec = load_corpus(str(write(tmp_path / "a.json", songs))).spec
+    assert (spec.window, spec.longest_song) == (len(SONG), len(SONG))
+    rolls = {name: np.ones((2, steps, 88)) for name, steps in (("train", 8), ("valid", 8), ("test", 50))}
+    np.savez(tmp_path / "a.npz", **rolls)
+    spec = load_corpus(str(tmp_path / "a.npz")).spec
+    assert (spec.window, spec.longest_song) == (8, 8)
+
+
 def test_json_songs_become_rolls_and_empty_ones_are_dropped(tmp_path):
     songs = {"train": [[[60, 64], []], []], "valid": [[[21]]], "test": [[[108]]]}
     corpus = load_corpus(write(tmp_path / "a.json", songs))

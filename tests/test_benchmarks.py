@@ -39,7 +39,8 @@ def test_a_table_is_plain_for_a_terminal_and_markdown_for_the_readme():
 def test_published_results_are_known_by_the_files_name():
     assert {row.model: row.bound for row in published("jsb_chorales")}["DMM-Aug-NADE"] == 5.34
     assert published("MuseData") == published("muse")
-    assert published("my_songs") == ()
+    assert published("Piano-midi.de") == published("piano_midi") != ()
+    assert published("my_songs") == published("piano_jazz") == published("jsb16th") == ()
 
 
 def test_songs_have_all_of_themselves_and_nothing_is_said_where_all_are_alike():

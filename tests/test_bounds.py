@@ -346,7 +346,9 @@ def test_marginal_by_hand():
 def test_marginal_is_that_of_scipy(kind):
     corpus = make_corpus(kind)
     moments, x = moments_of(corpus.splits["train"], corpus.spec), corpus.splits["test"].values.astype(np.float64)
-    oracle = stats.bernoulli.logpmf(x, moments.mean) if kind == "binary" else stats.norm.logpdf(x, *moments)
+    oracle = (
+        stats.bernoulli.logpmf(x, moments.mean) if kind == "binary" else stats.norm.logpdf(x, moments.mean, moments.std)
+    )
     found = marginal_elbo(moments, corpus.splits["test"], corpus.spec)
     assert found == pytest.approx(oracle.sum(1).mean(), rel=1e-9)
 
@@ -366,5 +368,5 @@ def test_the_marginal_of_a_gaussian_with_the_fitted_moments_is_minus_its_entropy
     values = np.random.default_rng(0).normal(3.0, 2.0, (1000, 1)).astype(np.float32)
     split = Split(values, np.ones(1000, np.int64))
     std = values.std(dtype=np.float64)
-    moments = Moments(values.mean(axis=0, dtype=np.float64), np.array([std]))
+    moments = Moments(values.mean(axis=0, dtype=np.float64), np.array([std]), np.array([True]))
     assert marginal_elbo(moments, split, REAL) == pytest.approx(-stats.norm(scale=std).entropy(), rel=1e-9)

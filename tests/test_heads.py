@@ -15,7 +15,7 @@ from vae.encoding import DataSpec
 from vae.models.heads import AutoregressiveHead, IndependentHead, build_head
 from vae.models.likelihood import SCALE_FLOOR, Bernoulli, Gaussian, Moments, build_likelihood, moments_of
 
-MOMENTS = Moments(np.array([0.2, 0.5, 0.9]), np.array([0.1, 1.0, 20.0]))
+MOMENTS = Moments(np.array([0.2, 0.5, 0.9]), np.array([0.1, 1.0, 20.0]), np.ones(3, bool))
 INPUTS = 7
 KINDS = ("independent", "autoregressive")
 
@@ -74,7 +74,7 @@ def test_bernoulli_is_finite_and_right_at_extreme_logits():
 def test_gaussian_is_that_of_torch_distributions(unit_interval):
     likelihood, parameters = Gaussian(3, MOMENTS, unit_interval), random(4, 7, 3)
     x = torch.rand(4, 7, 3, generator=torch.Generator().manual_seed(1))
-    center, scale = (torch.from_numpy(part).float() for part in MOMENTS)  # the scale starts at train's
+    center, scale = (torch.from_numpy(part).float() for part in MOMENTS[:2])  # the scale starts at train's
     mean = torch.sigmoid(parameters) if unit_interval else center + scale * parameters
     expected = Independent(Normal(mean.double(), scale.double()), 1).log_prob(x.double())
     torch.testing.assert_close(likelihood.log_prob(parameters, x).double(), expected, rtol=1e-4, atol=1e-4)
@@ -119,11 +119,23 @@ def test_moments_of_real_data_leave_no_scale_at_zero():
     values = np.array([[1.0, 7.0], [3.0, 7.0]], np.float32)
     moments = moments_of(Split(values, np.array([1, 1])), REAL)
     np.testing.assert_allclose(moments.mean, [2.0, 7.0])
-    np.testing.assert_allclose(moments.std, [1.0, 0.01])
+    np.testing.assert_allclose(moments.std, [1.0, 1.0])
+    assert moments.varies.tolist() == [True, False]
+    large = moments_of(Split(np.array([[1.7e9, 0.1], [1.8e9, 0.1], [1.9e9, 0.1]]), np.ones(3, np.int64)), REAL)
+    assert large.varies.tolist() == [True, False]
     small = moments_of(Split(values * [1000.0, 0.0] + np.array([[0.0, 0.01], [0.0, 0.02]]), np.array([1, 1])), REAL)
     np.testing.assert_allclose(small.std, [1000.0, 0.005])  # however small, its own
     constant = moments_of(Split(np.full((3, 2), 7.0, np.float32), np.ones(3, np.int64)), REAL)
     assert (constant.std > 0).all()
+
+
+@torch.no_grad()
+def test_what_is_constant_in_train_is_never_thought_to_stay_so():
+    """Else a model would be the worse for each value of it that is held out, the longer it is trained."""
+    values = np.array([[1.0, 7.0], [3.0, 7.0]], np.float32)
+    likelihood = Gaussian(2, moments_of(Split(values, np.array([1, 1])), REAL), False)
+    likelihood.log_scale.fill_(-20.0)
+    torch.testing.assert_close(likelihood.scale(), torch.tensor([SCALE_FLOOR, 1.0]))
 
 
 # Heads
@@ -133,7 +145,7 @@ def test_a_head_is_what_the_config_names_and_starts_at_the_marginal():
     heads = {kind: build_head(Config(head=kind, head_width=9), BINARY, None, INPUTS) for kind in KINDS}
     assert isinstance(heads["independent"], IndependentHead)
     assert isinstance(heads["autoregressive"], AutoregressiveHead)
-    moments = Moments(np.linspace(0.1, 0.9, 6), np.ones(6))
+    moments = Moments(np.linspace(0.1, 0.9, 6), np.ones(6), np.ones(6, bool))
     for kind in KINDS:
         head = build_head(Config(head=kind, head_width=9), BINARY, moments, INPUTS)
         with torch.no_grad():

@@ -59,13 +59,7 @@ def test_sound_is_written_if_it_is_asked_for_and_goes_with_its_pieces(tmp_path):
     assert sorted(contents(tmp_path)) == ["000.mid", "001.mid", "samples.png"]
 
 
-def test_numbered_files_of_the_users_own_stay(tmp_path):
-    (tmp_path / "123.mid").write_bytes(b"mine")
-    write(np.ones((2, 16, 176), np.uint8), MUSIC, tmp_path, "tunes")
-    assert (tmp_path / "123.mid").read_bytes() == b"mine"
-
-
-@pytest.mark.parametrize("name", ["001.mid", "000.wav"])
+@pytest.mark.parametrize("name", ["001.mid", "000.wav", "123.mid", "samples.png"])
 def test_files_of_the_users_own_are_not_replaced(tmp_path, name):
     (tmp_path / name).write_bytes(b"mine")
     with pytest.raises(UserError, match=rf"{name}: is none of an earlier call's"):

@@ -177,8 +177,8 @@ def test_a_cosine_ends_with_the_last_epoch():
 
 def test_a_stretched_cosine_ends_with_the_longer_training_and_nothing_else_changes():
     for _, params in draws(50, task_of(MUSIC)):
-        assert space.stretched(params, HORIZON) == params
-        longer = space.stretched(params, 2 * HORIZON)
+        assert space.stretched(params, HORIZON, MUSIC) == params
+        longer = space.stretched(params, 2 * HORIZON, MUSIC)
         assert longer.keys() == params.keys()
         changed = {name for name in params if longer[name] != params[name]}
         assert changed == {"lr_decay"} & params.keys()

@@ -170,7 +170,7 @@ def reconstruction(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
 
 def marginal_elbo(moments: Moments, split: Split, spec: DataSpec) -> float:
     """The baseline without a model: independent features fitted on train, nats per time step."""
-    mean, std = moments
+    mean, std, _ = moments
     if spec.is_binary:
         share = split.values.mean(axis=0, dtype=np.float64)
         return float((share * np.log(mean) + (1.0 - share) * np.log1p(-mean)).sum())

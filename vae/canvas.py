@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 RULE, TEXT = "#aab1bd", "#3c4350"
 
 _DPI = 120
+MAKER = "music-vae-sweep"
+"""Named in each PNG file."""
 
 
 def tidy(panel: "Axes") -> None:
@@ -35,7 +37,7 @@ def png(figure: "Figure") -> bytes:
     """A figure as a PNG file."""
     buffer = io.BytesIO()
     # matplotlib would name its version in the file, so the bytes would change with it.
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": MAKER})
     return buffer.getvalue()
 
 

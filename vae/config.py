@@ -134,7 +134,9 @@ class Config:
             defaults["rate_target"] = 0.0
         config = cls(**{**defaults, **params})
         if horizon and "lr_decay" not in params:
-            decay = max(1, horizon // config.batch_steps - config.lr_warmup)
+            shown = min(config.window, config.crop) if config.family == "sequential" else config.window
+            steps = optimizer_steps(horizon, config.batch_steps, shown, spec)
+            decay = max(1, steps - config.lr_warmup)
             config = dataclasses.replace(config, lr_decay=decay)
         config.check_fit(spec)
         return config
@@ -222,6 +224,18 @@ def widest_dense(spec: DataSpec, window: int) -> int:
     """
     each = window * (spec.features + (MOST_HEAD_WIDTH if spec.is_binary else spec.features)) / 32
     return int(min(MOST_DENSE_WIDTH, max(1, math.sqrt(each**2 + _MOST_WEIGHTS / 16) - each)))
+
+
+def optimizer_steps(horizon: int, batch_steps: int, shown: int, spec: DataSpec) -> int:
+    """What so many time steps of training take, about: a batch has one window at least.
+
+    Args:
+        horizon: time steps.
+        batch_steps: time steps asked of a batch.
+        shown: steps of a window that training shows at once.
+        spec: the data.
+    """
+    return horizon // max(batch_steps, min(shown, spec.typical_song))
 
 
 def whole_bars(spec: DataSpec) -> int:

@@ -179,14 +179,14 @@ def _of_files(
 
 def _of_table(name: str, table: Table, steps_per_beat: int) -> Corpus:
     values = table.values
-    longest = int(table.lengths.max())
+    longest = int(table.lengths[table.sides == 0].max())  # of train's: what is longer no model has seen
     spec = DataSpec(
         encoding=table.encoding,
         features=values.shape[1],
         steps_per_beat=steps_per_beat,
         steps_per_bar=table.steps_per_bar,
         tempo=table.tempo,
-        window=table.window or min(WINDOW_BEATS * steps_per_beat, longest),
+        window=min(table.window or WINDOW_BEATS * steps_per_beat, longest),
         longest_song=longest,
         typical_song=int(np.median(table.lengths)),
         unit_interval=table.encoding == "real" and bool(values.min() >= 0 and values.max() <= 1),

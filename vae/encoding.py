@@ -33,7 +33,7 @@ class DataSpec:
     steps_per_bar: int | None  # None where the metre is unknown
     tempo: float  # beats (quarter notes) a minute, for playing
     window: int  # steps in the natural unit of this data: 16 beats of music, a whole [T, 88] array, 1 row
-    longest_song: int  # steps
+    longest_song: int  # steps, in train
     unit_interval: bool = False  # real data that lie in [0, 1]
     typical_song: int = 0  # steps of the median song; 0: unknown
 

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vae.canvas import MAKER
 from vae.encoding import DataSpec, decode
 from vae.errors import UserError
 from vae.files import write_atomically
 
 SHEET, ARRAY = "samples.png", "samples.npy"
+_NUMBERED = re.compile(r"\d{3,}\.(mid|wav)")
 AUDIO_RATE = 22_050
 """Samples of sound a second."""
 
@@ -50,9 +52,9 @@ def write(
 
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        ours = (directory / SHEET).exists()  # else numbered files there are the user's own
+        ours = _has_sheet(directory)  # else numbered files there are the user's own
         if not ours:
-            _require_free(directory, len(samples), spec)
+            _require_free(directory)
         titles = [(labels or {}).get(number, f"{name} {number:03d}") for number in range(len(samples))]
         # First: numbered files without a sheet, left where the rest fails, would pass for the user's own.
         piano_roll_sheet(samples, spec, directory / SHEET, name, labels)
@@ -67,10 +69,19 @@ def write(
     return names
 
 
-def _require_free(directory: Path, count: int, spec: DataSpec) -> None:
-    names = [f"{number:03d}.{kind}" for number in range(count) for kind in ("mid", "wav")] if spec.is_music else [ARRAY]
-    if taken := next((name for name in names if (directory / name).exists()), None):
-        raise UserError(f"{directory / taken}: is none of an earlier call's and would be lost; pass another --out.")
+def _has_sheet(directory: Path) -> bool:
+    """Whether an earlier call has written there."""
+    try:
+        return MAKER.encode() in (directory / SHEET).read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def _require_free(directory: Path) -> None:
+    """Refuses a folder with files that this call, or a later one, would take for an earlier one's."""
+    for name in sorted(path.name for path in directory.iterdir()):
+        if _NUMBERED.fullmatch(name) or name in (SHEET, ARRAY):
+            raise UserError(f"{directory / name}: is none of an earlier call's and would be lost; pass another --out.")
 
 
 def _write_midi(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, titles: list[str]) -> list[str]:
@@ -106,7 +117,7 @@ def as_array(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _discard_earlier(directory: Path, names: list[str], sound: bool) -> None:
     """Removes the numbered files of an earlier, larger run, and all that sound of other pieces."""
     for path in directory.iterdir():
-        ours = re.fullmatch(r"\d{3,}\.(mid|wav)", path.name)
+        ours = _NUMBERED.fullmatch(path.name)
         written = path.with_suffix(".mid").name in names and (sound or path.suffix == ".mid")
         if ours and not written:
             path.unlink()

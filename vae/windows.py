@@ -178,10 +178,10 @@ class Order:
 
     def _next_pass(self) -> None:
         self._state = self._generator.get_state()
-        plans = [self._cut()]
-        steps = self._songs.steps
         # A corpus of less than a pool goes around several times, or every pass would end in a batch too small.
-        plans += [self._cut() for _ in range(_POOL * self._batch_steps // steps - 1)]
+        times = max(1, _POOL * self._batch_steps // self._songs.steps)
+        whole = int(self._songs.lengths.max()) <= self._window  # then all cuts are the same
+        plans = [self._cut()] * times if whole else [self._cut() for _ in range(times)]
         self._batches = self._shuffle(join(plans))
         self._cursor = 0
 

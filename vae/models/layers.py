@@ -68,9 +68,10 @@ class StepReader(nn.Module):
         self.shift = nn.Embedding(2 * config.transpose + 1, width)
         nn.init.zeros_(self.shift.weight)
 
-    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
-        """[B, T, D] and [B] semitones to [B, T, E]."""
-        read: Tensor = self.step(self._standardise(x)) + self.key(shift)[:, None]
+    def forward(self, x: Tensor, shift: Tensor, dropout: Dropout | None = None) -> Tensor:
+        """[B, T, D] and [B] semitones to [B, T, E]; some of what is read may be dropped in training."""
+        seen = self._standardise(x)
+        read: Tensor = self.step(seen if dropout is None else dropout(seen)) + self.key(shift)[:, None]
         return read
 
     def key(self, shift: Tensor) -> Tensor:
@@ -87,19 +88,19 @@ class PastReader(nn.Module):
         self.reader = StepReader(config, spec, head, width)
         self.start = nn.Parameter(torch.zeros(width))
         self.dropout = Dropout(config.input_dropout)
-        self._step_dropout = config.step_dropout
+        self._step_dropout, self._nothing = config.step_dropout, head.likelihood.nothing
 
     def forward(self, batch: Batch) -> Tensor:
         """[B, T, E]."""
         return self.read(self.hide(batch))
 
     def hide(self, batch: Batch) -> Batch:
-        """The batch as the decoder may see it: in training some steps that lie before others are zero."""
+        """The batch as the decoder may see it: in training some steps that lie before others are read as zeros."""
         if not (self.training and self._step_dropout):
             return batch
         kept = (torch.rand(batch.x.shape[:2], device=batch.x.device) >= self._step_dropout)[..., None]
-        x = torch.cat([batch.x[:, :-1] * kept[:, 1:], batch.x[:, -1:]], dim=1)
-        return replace(batch, x=x, previous=batch.previous * kept[:, 0])
+        x = torch.cat([torch.where(kept[:, 1:], batch.x[:, :-1], self._nothing()), batch.x[:, -1:]], dim=1)
+        return replace(batch, x=x, previous=torch.where(kept[:, 0], batch.previous, self._nothing()))
 
     def read(self, batch: Batch) -> Tensor:
         """As `forward`, with nothing hidden."""
@@ -134,7 +135,7 @@ class Summary(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """[B, 4 E]: mean and maximum over the steps, of both directions."""
-        read = torch.relu(self.reader(self.dropout(batch.x), batch.shift))
+        read = torch.relu(self.reader(batch.x, batch.shift, self.dropout))
         ahead, _ = self.forward_lstm(read)
         behind, _ = self.backward_lstm(reverse(read, batch.lengths))  # pooling does not ask for the order of steps
         states, real = torch.cat([ahead, behind], dim=-1), batch.mask[..., None]

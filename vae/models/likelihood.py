@@ -12,7 +12,11 @@ from vae.corpus import Split
 from vae.encoding import DataSpec
 
 SCALE_FLOOR = 0.01
-"""Smallest scale of a Gaussian, as a share of train's standard deviation: else the density is unbounded."""
+"""Smallest scale of a Gaussian, as a share of train's standard deviation: else the density is unbounded.
+
+Of a feature that is constant in train it is all of what stands in for that: nothing in train would tell it to stay.
+"""
+_CONSTANT = 1e-9  # of its size, what a feature moves by at most
 
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
@@ -22,7 +26,8 @@ class Moments(NamedTuple):
     """Mean and standard deviation of each feature over the training steps."""
 
     mean: npt.NDArray[np.float64]  # [D]; of binary data with add-one smoothing, so inside (0, 1)
-    std: npt.NDArray[np.float64]  # [D], > 0
+    std: npt.NDArray[np.float64]  # [D], > 0; of what is constant the largest of the others
+    varies: npt.NDArray[np.bool_]  # [D]
 
 
 def moments_of(train: Split, spec: DataSpec) -> Moments:
@@ -30,11 +35,11 @@ def moments_of(train: Split, spec: DataSpec) -> Moments:
     total = train.values.sum(axis=0, dtype=np.float64)
     if spec.is_binary:
         mean = (total + 1.0) / (len(train.values) + 2.0)
-        return Moments(mean, np.sqrt(mean * (1.0 - mean)))
+        return Moments(mean, np.sqrt(mean * (1.0 - mean)), np.ones(len(mean), bool))
     mean = total / len(train.values)
     std = train.values.std(axis=0, dtype=np.float64)
-    overall = std.max() or 1.0
-    return Moments(mean, np.where(std > 1e-6 * overall, std, 0.01 * overall))  # what is constant has no scale
+    varies = std > _CONSTANT * np.abs(mean)
+    return Moments(mean, np.where(varies, std, std[varies].max(initial=0.0) or 1.0), varies)
 
 
 def build_likelihood(spec: DataSpec, moments: Moments | None) -> "Bernoulli | Gaussian":
@@ -60,6 +65,10 @@ class Bernoulli(nn.Module):
         """What a network reads of x: 0 and 1 as they are."""
         return x
 
+    def nothing(self) -> Tensor | float:
+        """What is read as zeros."""
+        return 0.0
+
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
         """Log p(x), summed over features: [..., D] and [..., D] to [...], in nats."""
         # log p = x l - softplus(l); written out, it costs half of binary_cross_entropy_with_logits on a CPU.
@@ -84,23 +93,29 @@ class Gaussian(nn.Module):
 
     center: Tensor  # [D], train's mean
     spread: Tensor  # [D], train's standard deviation
+    floor: Tensor  # [D], of the scale, as a share of the spread
 
     def __init__(self, features: int, moments: Moments | None, unit_interval: bool) -> None:
         super().__init__()
-        moments = moments or Moments(np.zeros(features), np.ones(features))
+        moments = moments or Moments(np.zeros(features), np.ones(features), np.ones(features, bool))
         self._unit_interval = unit_interval
         self.initial_bias = _logit(moments.mean) if unit_interval else torch.zeros(features)
         self.register_buffer("center", torch.from_numpy(moments.mean).float())
         self.register_buffer("spread", torch.from_numpy(moments.std).float())
+        self.register_buffer("floor", torch.from_numpy(np.where(moments.varies, SCALE_FLOOR, 1.0)).float())
         self.log_scale = nn.Parameter(torch.full((features,), math.log(1.0 - SCALE_FLOOR)))
 
     def standardise(self, x: Tensor) -> Tensor:
         """What a network reads of x: distances from train's mean, in its standard deviations."""
         return (x - self.center) / self.spread
 
+    def nothing(self) -> Tensor | float:
+        """What is read as zeros, [D]."""
+        return self.center
+
     def scale(self) -> Tensor:
         """The standard deviation of each feature around its mean, [D]."""
-        return self.spread * (SCALE_FLOOR + self.log_scale.exp())
+        return self.spread * torch.maximum(SCALE_FLOOR + self.log_scale.exp(), self.floor)
 
     def mean(self, parameters: Tensor) -> Tensor:
         """The mean of each feature; inside (0, 1) where the data lie in [0, 1]."""

@@ -44,7 +44,7 @@ class Sequential(Vae):
         return min(self.config.window, self.config.crop)
 
     def _code(self, batch: Batch, states: Tensor, noise: Tensor) -> Code:
-        read = torch.relu(self.reader(self.dropout(batch.x), batch.shift))
+        read = torch.relu(self.reader(batch.x, batch.shift, self.dropout))
         future, _ = self.backward_lstm(reverse(read, batch.lengths))
         met = torch.relu(self.meet(torch.cat([states, reverse(future, batch.lengths)], dim=-1)))
         return draw_code(as_normal(self.correction(self.dropout(met))), noise, batch.mask[..., None])
