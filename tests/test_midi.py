@@ -54,10 +54,14 @@ def test_the_same_notes_give_the_same_bytes_and_a_title(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("steps_per_bar", "metre"), [(None, (4, 4)), (16, (4, 4)), (12, (3, 4)), (14, (7, 8)), (1, (1, 16))]
+    ("steps_per_bar", "beat_type", "metre"),
+    [
+        *((None, 4, (4, 4)), (16, 4, (4, 4)), (12, 4, (3, 4)), (14, 4, (7, 8)), (1, 4, (1, 16))),
+        *((12, 8, (6, 8)), (24, 8, (12, 8)), (16, 2, (2, 2)), (12, 2, (3, 4))),
+    ],
 )
-def test_the_metre_is_written(tmp_path, steps_per_bar, metre):
-    write_midi(tune(1), tmp_path / "a.mid", 120.0, 4, "a", program=40, steps_per_bar=steps_per_bar)
+def test_the_metre_is_written(tmp_path, steps_per_bar, beat_type, metre):
+    write_midi(tune(1), tmp_path / "a.mid", 120.0, 4, "a", 40, steps_per_bar, beat_type)
     score = symusic.Score(tmp_path / "a.mid")
     assert [(sign.numerator, sign.denominator) for sign in score.time_signatures] == [metre]
     assert [part.program for part in score.tracks] == [40]
@@ -122,7 +126,7 @@ def test_pitches_beyond_the_piano_are_counted(tmp_path):
 def test_the_metre_that_holds_longest_counts(tmp_path):
     three, four = b"\x00\xff\x58\x04\x03\x02\x18\x08", b"\x04\xff\x58\x04\x04\x02\x18\x08"
     (song,) = read(tmp_path, midi(track(three, four, b"\x00" + STRIKE, b"\x60" + RELEASE)))
-    assert song.steps_per_bar == 16
+    assert (song.steps_per_bar, song.beat_type) == (16, 4)
     (coarse,) = read(
         tmp_path, midi(track(b"\x00\xff\x58\x04\x03\x03\x18\x08" + b"\x00" + STRIKE, b"\x60" + RELEASE)), 1
     )

@@ -137,12 +137,13 @@ def test_a_file_of_music_steers_pieces_and_stands_beside_them(
 
 
 def test_pieces_keep_the_metre_of_a_song_that_states_one(results, tune):
-    write_midi(np.array([[60, 0, 12], [64, 12, 24]]), tune.parent / "waltz.mid", 150.0, 4, "waltz", steps_per_bar=12)
+    notes = np.array([[60, 0, 12], [64, 12, 24]])
+    write_midi(notes, tune.parent / "jig.mid", 150.0, 4, "jig", steps_per_bar=12, beat_type=8)
     out = tune.parent / "out"
-    assert main(["--results", str(results), "--reconstruct", str(tune.parent / "waltz.mid"), "--out", str(out)]) == 0
+    assert main(["--results", str(results), "--reconstruct", str(tune.parent / "jig.mid"), "--out", str(out)]) == 0
     for name in ("000.mid", "001.mid"):
         (metre,) = pretty_midi.PrettyMIDI(str(out / name)).time_signature_changes
-        assert (metre.numerator, metre.denominator) == (3, 4)
+        assert (metre.numerator, metre.denominator) == (6, 8)
 
 
 def test_names_that_are_not_utf8_are_printed_and_drawn(trained, tune, capsys, monkeypatch):

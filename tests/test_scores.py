@@ -40,6 +40,13 @@ def test_an_abc_file_holds_several_songs(tmp_path):
     assert two.notes[:, 0].tolist() == [67, 69, 71, 72]
 
 
+def test_a_jig_stays_in_six_eight(tmp_path):
+    path = tmp_path / "jig.abc"
+    path.write_text("X:1\nT:jig\nM:6/8\nL:1/8\nK:G\nGAB cBA|GAB c3|\n")
+    (song,) = read_score(path, 4)
+    assert (song.steps_per_bar, song.beat_type) == (12, 8)
+
+
 def test_tied_notes_are_one_and_percussion_is_left_out(tmp_path):
     path = tmp_path / "score.musicxml"
     place = "<display-step>E</display-step><display-octave>4</display-octave>"

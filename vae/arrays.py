@@ -36,6 +36,7 @@ class Table:
     tempo: float
     window: int | None = None  # steps; 16 beats if None
     steps_per_bar: int | None = None
+    beat_type: int = 4
     report: tuple[str, ...] = ()  # what reading found
 
 

@@ -20,7 +20,7 @@ from vae.library import MUSIC_SUFFIXES, content_digest, music_files, read_files,
 from vae.scores import chorales
 from vae.splitting import SPLITS as SPLITS
 
-READER_VERSION = 3
+READER_VERSION = 4
 """Counts up with every change of what reading gives, so that no cached corpus outlives its reader."""
 FORMAT = "music-vae-sweep corpus 1"
 WINDOW_BEATS = 16
@@ -75,7 +75,8 @@ def load_corpus(
     if data != "bach":
         corpus = replace(corpus, name=str(Path(data).expanduser().resolve()))  # so that a checkpoint finds its data
     if steps_per_bar is not None:
-        corpus = _corpus(corpus.name, replace(corpus.spec, steps_per_bar=steps_per_bar), corpus.splits, corpus.report)
+        spec = replace(corpus.spec, steps_per_bar=steps_per_bar, beat_type=4)
+        corpus = _corpus(corpus.name, spec, corpus.splits, corpus.report)
     return corpus
 
 
@@ -185,6 +186,7 @@ def _of_table(name: str, table: Table, steps_per_beat: int) -> Corpus:
         features=values.shape[1],
         steps_per_beat=steps_per_beat,
         steps_per_bar=table.steps_per_bar,
+        beat_type=table.beat_type,
         tempo=table.tempo,
         window=min(table.window or WINDOW_BEATS * steps_per_beat, longest),
         longest_song=longest,

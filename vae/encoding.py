@@ -36,6 +36,7 @@ class DataSpec:
     longest_song: int  # steps, in train
     unit_interval: bool = False  # real data that lie in [0, 1]
     typical_song: int = 0  # steps of the median song; 0: unknown
+    beat_type: int = 4  # the metre's denominator, such as 8 of 6/8
 
     @property
     def is_music(self) -> bool:
@@ -57,6 +58,7 @@ class Song:
     steps: int  # T, to the end of the last note
     tempo: float  # beats (quarter notes) a minute
     steps_per_bar: int | None  # None where the metre is unknown
+    beat_type: int = 4  # the metre's denominator
     out_of_range: int = 0  # notes left out, their pitches no keys of a piano
 
 

@@ -18,6 +18,8 @@ from vae.errors import UserError
 from vae.files import printable
 
 NO_PITCHES = f"no notes between pitch {LOWEST_PITCH} and {HIGHEST_PITCH} (piano range)"
+Metre = tuple[int, int]
+"""Numerator and denominator."""
 SLOWEST, FASTEST = 10.0, 1000.0  # outside, a tempo is a slip (symusic gives infinity for a tempo of 0)
 MAX_STEPS = 100_000
 """More is a broken file: 100,000 sixteenths are 3.5 hours at 120 beats a minute."""
@@ -87,7 +89,7 @@ def song_of(
     table: npt.NDArray[np.float64],
     steps_per_beat: int,
     tempo: float,
-    beats_per_bar: Fraction | None,
+    metre: Metre | None,
 ) -> Song:
     """Puts notes on the grid, whole beats of silence before them left out.
 
@@ -97,7 +99,7 @@ def song_of(
         table: [notes, 3], pitch, start and end in beats.
         steps_per_beat: the grid.
         tempo: beats a minute.
-        beats_per_bar: of the commonest metre, if known.
+        metre: the commonest, if known.
     """
     heard = table[table[:, 2] > table[:, 1]]
     keys = heard[(heard[:, 0] >= LOWEST_PITCH) & (heard[:, 0] <= HIGHEST_PITCH)]
@@ -111,10 +113,10 @@ def song_of(
     if (end := int(grid[:, 1].max())) > MAX_STEPS:
         raise UnreadableFileError(path, f"{end:,} steps long, over {MAX_STEPS:,}", "Cut it into songs.")
     notes = normalise(np.concatenate([keys[:, :1], grid], axis=1))
-    bar = None if beats_per_bar is None else beats_per_bar * steps_per_beat
-    steps_per_bar = int(bar) if bar and bar.denominator == 1 else None
+    bar = Fraction(4 * metre[0] * steps_per_beat, metre[1]) if metre is not None else None
+    steps_per_bar, beat_type = (int(bar), metre[1]) if metre and bar and bar.denominator == 1 else (None, 4)
     steps = int(notes[:, 2].max())  # a note that another cuts, of the same key, may have been the last
-    return Song(printable(name), notes, steps, tempo, steps_per_bar, out_of_range=len(heard) - len(keys))
+    return Song(printable(name), notes, steps, tempo, steps_per_bar, beat_type, len(heard) - len(keys))
 
 
 def _why_none(notes: int, heard: int) -> str:
@@ -144,11 +146,11 @@ def median_tempo(changes: list[tuple[float, float]], end: float) -> float:
     return float(tempos[order][np.searchsorted(passed, passed[-1] / 2)])
 
 
-def commonest_bar(changes: list[tuple[float, Fraction]], end: float) -> Fraction | None:
-    """The beats of a bar that hold longest; `changes` and `end` as in `median_tempo`."""
+def commonest_metre(changes: list[tuple[float, Metre]], end: float) -> Metre | None:
+    """The metre that holds longest; `changes` and `end` as in `median_tempo`."""
     changes = sorted(dict(changes).items())
-    held: dict[Fraction, float] = {}
+    held: dict[Metre, float] = {}
     stops = [start for start, _ in changes[1:]] + [end]
-    for (start, bar), stop in zip(changes, stops, strict=False):
-        held[bar] = held.get(bar, 0) + max(stop - start, 0)
-    return max(held, key=lambda bar: held[bar], default=None)
+    for (start, metre), stop in zip(changes, stops, strict=False):
+        held[metre] = held.get(metre, 0) + max(stop - start, 0)
+    return max(held, key=lambda metre: held[metre], default=None)

@@ -166,12 +166,15 @@ def table_of_songs(place: str, found: str, songs: list[Song], encoding: str, ste
     ]
     if outside := sum(song.out_of_range for song in unique):
         report.append(f"{outside:,} notes outside pitch {LOWEST_PITCH}..{HIGHEST_PITCH} left out")
+    bar = Counter(song.steps_per_bar for song in unique).most_common(1)[0][0]
+    beat_types = Counter(song.beat_type for song in unique if song.steps_per_bar == bar)
     return Table(
         encoding,
         values,
         lengths=lengths,
         sides=deal(names, lengths),
         tempo=float(np.median([song.tempo for song in unique])),
-        steps_per_bar=Counter(song.steps_per_bar for song in unique).most_common(1)[0][0],
+        steps_per_bar=bar,
+        beat_type=beat_types.most_common(1)[0][0],
         report=tuple(report),
     )

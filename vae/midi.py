@@ -16,7 +16,16 @@ import numpy.typing as npt
 
 from vae.encoding import DEFAULT_TEMPO, Notes, Song
 from vae.files import write_atomically
-from vae.grid import NO_PITCHES, UnreadableFileError, commonest_bar, median_tempo, sane_tempo, song_of, songs_of
+from vae.grid import (
+    NO_PITCHES,
+    Metre,
+    UnreadableFileError,
+    commonest_metre,
+    median_tempo,
+    sane_tempo,
+    song_of,
+    songs_of,
+)
 
 if TYPE_CHECKING:
     import pretty_midi
@@ -77,7 +86,7 @@ def _read_sequence(path: Path, name: str, data: bytes, steps_per_beat: int) -> S
         table / [1, score.tpq, score.tpq],
         steps_per_beat,
         tempo=_tempo(score),
-        beats_per_bar=_beats_per_bar(score),
+        metre=_metre_of(score),
     )
 
 
@@ -94,10 +103,9 @@ def _tempo(score: Any) -> float:
     return median_tempo(list(events.items()), score.end())
 
 
-def _beats_per_bar(score: Any) -> Fraction | None:
+def _metre_of(score: Any) -> Metre | None:
     signs = [sign for sign in score.time_signatures if sign.denominator]  # 0 is what symusic makes of absurd ones
-    changes = [(sign.time, Fraction(4 * sign.numerator, sign.denominator)) for sign in signs]
-    return commonest_bar(changes, score.end())
+    return commonest_metre([(sign.time, (sign.numerator, sign.denominator)) for sign in signs], score.end())
 
 
 def write_midi(
@@ -108,10 +116,11 @@ def write_midi(
     name: str,
     program: int = 0,
     steps_per_bar: int | None = None,
+    beat_type: int = 4,
 ) -> None:
     """Writes notes as a MIDI file: the same bytes for the same notes; arguments as in `to_pretty_midi`."""
     buffer = io.BytesIO()
-    to_pretty_midi(notes, tempo, steps_per_beat, name, program, steps_per_bar).write(buffer)
+    to_pretty_midi(notes, tempo, steps_per_beat, name, program, steps_per_bar, beat_type).write(buffer)
     write_atomically(path, _titled(buffer.getvalue(), name))
 
 
@@ -122,6 +131,7 @@ def to_pretty_midi(
     name: str,
     program: int = 0,
     steps_per_bar: int | None = None,
+    beat_type: int = 4,
 ) -> "pretty_midi.PrettyMIDI":
     """Notes as one instrument of pretty_midi, which writes and synthesises them.
 
@@ -132,13 +142,14 @@ def to_pretty_midi(
         name: of the track.
         program: General MIDI instrument, 0 to 127; 0 is a piano.
         steps_per_bar: the metre; 4/4 if None.
+        beat_type: its denominator, where that can be.
     """
     import pretty_midi  # here, for a machine that trains has no writers
 
     # A whole number of ticks a step, so that rounding moves no note.
     resolution = steps_per_beat * ceil(480 / steps_per_beat)
     midi = pretty_midi.PrettyMIDI(resolution=resolution, initial_tempo=tempo)
-    midi.time_signature_changes.append(pretty_midi.TimeSignature(*_metre(steps_per_bar, steps_per_beat), 0))
+    midi.time_signature_changes.append(pretty_midi.TimeSignature(*_metre(steps_per_bar, steps_per_beat, beat_type), 0))
     instrument = pretty_midi.Instrument(program, name=_latin(name))
     seconds = 60 / (tempo * steps_per_beat)
     for pitch, start, end in notes.tolist():
@@ -147,10 +158,10 @@ def to_pretty_midi(
     return midi
 
 
-def _metre(steps_per_bar: int | None, steps_per_beat: int) -> tuple[int, int]:
-    """Numerator and denominator, quarters or shorter; 4/4 where there is none that MIDI can state."""
+def _metre(steps_per_bar: int | None, steps_per_beat: int, beat_type: int) -> Metre:
+    """With this denominator, or a larger one; 4/4 where there is none that MIDI can state."""
     whole = Fraction(steps_per_bar or 4 * steps_per_beat, 4 * steps_per_beat)
-    denominator = max(4, whole.denominator)
+    denominator = max(beat_type, whole.denominator)
     numerator = whole * denominator
     stated = numerator.denominator == 1 and numerator < 256 and denominator.bit_count() == 1
     return (int(numerator), denominator) if stated else (4, 4)

@@ -97,6 +97,7 @@ def _write_midi(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, titl
             spec.steps_per_beat,
             title,
             steps_per_bar=spec.steps_per_bar,
+            beat_type=spec.beat_type,
         )
     return names
 

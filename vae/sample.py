@@ -137,7 +137,8 @@ def _played(spec: DataSpec, songs: list[Given]) -> DataSpec:
     """How pieces are written: at the tempo and in the metre of the song that they begin with, if one does."""
     if not songs:
         return spec
-    return replace(spec, tempo=songs[0].tempo, steps_per_bar=songs[0].steps_per_bar or spec.steps_per_bar)
+    metre = songs[0] if songs[0].steps_per_bar is not None else spec
+    return replace(spec, tempo=songs[0].tempo, steps_per_bar=metre.steps_per_bar, beat_type=metre.beat_type)
 
 
 def _steering(args: argparse.Namespace) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vae.encoding import DEFAULT_TEMPO, Song
-from vae.grid import UnreadableFileError, commonest_bar, median_tempo, parsing, sane_tempo, song_of, songs_of
+from vae.grid import UnreadableFileError, commonest_metre, median_tempo, parsing, sane_tempo, song_of, songs_of
 
 _WRONG = "not a score"
 VOICES = ("soprano", "alto", "tenor", "bass")
@@ -72,7 +72,7 @@ def _song(path: Path, name: str, score: Any, steps_per_beat: int, voices: bool) 
         for mark in part.getElementsByClass(tempo.MetronomeMark)
     ]
     metres = [
-        (float(sign.offset), Fraction(sign.barDuration.quarterLength))
+        (float(sign.offset), (sign.numerator, sign.denominator))
         for part in parts[:1]
         for sign in part.getElementsByClass(meter.TimeSignature)
     ]
@@ -83,7 +83,7 @@ def _song(path: Path, name: str, score: Any, steps_per_beat: int, voices: bool) 
         np.array(notes, np.float64).reshape(-1, 3),
         steps_per_beat,
         tempo=median_tempo([(0, DEFAULT_TEMPO), *tempos], end),
-        beats_per_bar=commonest_bar(metres, end),
+        metre=commonest_metre(metres, end),
     )
 
 

@@ -26,6 +26,7 @@ class Given(NamedTuple):
     roll: npt.NDArray[Any]  # [T, D]
     tempo: float  # beats a minute
     steps_per_bar: int | None
+    beat_type: int
 
 
 def is_of_data(name: str) -> bool:
@@ -57,7 +58,7 @@ def _of_corpus(name: str, corpus: Corpus) -> Given:
     songs = corpus.splits[split].songs()
     if int(number) >= len(songs):
         raise UserError(f"{name}: {split} has the songs 0 to {len(songs) - 1}.")
-    return Given(name, None, songs[int(number)], corpus.spec.tempo, corpus.spec.steps_per_bar)
+    return Given(name, None, songs[int(number)], corpus.spec.tempo, corpus.spec.steps_per_bar, corpus.spec.beat_type)
 
 
 def _of_file(name: str, spec: DataSpec) -> Given:
@@ -81,4 +82,4 @@ def _of_file(name: str, spec: DataSpec) -> Given:
     song = songs[number]
     if not isinstance(song, Song):
         raise UserError(f"{name}: cannot be read: {song}. Pass another song.")
-    return Given(song.name, path, encode(song, spec.encoding), song.tempo, song.steps_per_bar)
+    return Given(song.name, path, encode(song, spec.encoding), song.tempo, song.steps_per_bar, song.beat_type)
