@@ -86,6 +86,16 @@ def test_a_note_sounds_at_its_frequency():
     assert len(sound) / 8000 == pytest.approx(16 / 4 * 60 / 90, abs=1.1)  # the last note rings on
 
 
+def test_long_pieces_sound_as_in_one_go(monkeypatch):
+    rng = np.random.default_rng(0)
+    sample = np.kron(rng.random((30, 176)) < 0.03, np.ones((4, 1))).astype(np.uint8)
+    whole = synthesise(sample, MUSIC, rate=8000)
+    monkeypatch.setattr("vae.rendering._STRETCH", 3.0)
+    parts = synthesise(sample, MUSIC, rate=8000)
+    assert len(parts) == len(whole)
+    assert np.corrcoef(parts, whole)[0, 1] > 0.98  # notes move by a fraction of a sample
+
+
 def test_silence_lasts_as_long_as_its_steps():
     sound = synthesise(np.zeros((16, 176), np.uint8), MUSIC, rate=900)
     assert np.array_equal(sound, np.zeros(2400, np.float32))  # 4 beats at 90 a minute

@@ -20,6 +20,8 @@ SHEET, ARRAY = "samples.png", "samples.npy"
 _NUMBERED = re.compile(r"\d{3,}\.(mid|wav)")
 AUDIO_RATE = 22_050
 """Samples of sound a second."""
+_STRETCH = 60.0
+"""Seconds of sound that are made at once."""
 
 
 def write(
@@ -143,9 +145,16 @@ def synthesise(sample: npt.NDArray[Any], spec: DataSpec, rate: int = AUDIO_RATE)
     """
     from vae.midi import to_pretty_midi
 
-    notes = decode(sample, spec.encoding)
+    notes, step = decode(sample, spec.encoding), 60.0 / (spec.tempo * spec.steps_per_beat)
     if not len(notes):
-        seconds = len(sample) / spec.steps_per_beat * 60.0 / spec.tempo
-        return np.zeros(math.ceil(seconds * rate), np.float32)
-    sound = to_pretty_midi(notes, spec.tempo, spec.steps_per_beat, "sample").synthesize(fs=rate)
-    return np.asarray(sound, np.float32)
+        return np.zeros(math.ceil(len(sample) * step * rate), np.float32)
+    sound = np.zeros(int(rate * (notes[:, 2].max() * step + 1.0)), np.float32)
+    stretch = max(1, round(_STRETCH / step))
+    for first in range(0, len(sample), stretch):  # pretty_midi takes eight times the memory of what it makes
+        part = notes[(notes[:, 1] >= first) & (notes[:, 1] < first + stretch)]
+        part[:, 1:] -= first
+        (player,) = to_pretty_midi(part, spec.tempo, spec.steps_per_beat, "sample").instruments
+        at = int(rate * first * step)
+        played = player.synthesize(fs=rate)[: len(sound) - at]
+        sound[at : at + len(played)] += played
+    return np.asarray(sound / np.abs(sound).max(), np.float32)
