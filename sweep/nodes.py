@@ -34,7 +34,7 @@ _FILES, _DISK, _MEMORY = 4096, 5 * 2**30, 2 * 2**30
 """The least of open files, of free disk and of free memory, in bytes."""
 _MONITOR = "/tmp/ray/session_latest/logs/monitor.log"
 WHY_NO_WORKER = (
-    f"`grep 'Failed to launch' {_MONITOR} | tail -3` on the head says why, such as a quota of your account, or no spot "
+    f"`grep -i fail {_MONITOR} | tail -3` on the head says why, such as a quota of your account, or no spot "
     "machines to be had."
 )
 _COUNT = """

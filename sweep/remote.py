@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sweep.cluster_file import is_filled_in, read_cluster, results_of
 from sweep.live import say
@@ -186,24 +187,23 @@ def _told(cluster: Path, failed: str) -> Iterator[None]:
     """Silences Ray's launcher, and tells its errors in a line."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     sys.stdout.flush()
-    provider = read_cluster(cluster)["provider"]
+    config = read_cluster(cluster)
+    local = config["provider"].get("type") == "local"
     try:
         with contextlib.redirect_stdout(_Launcher()), contextlib.redirect_stderr(_Launcher()):
-            _remember_head(cluster)
+            if local and "head_ip" in config["provider"]:
+                _remember_head(config)
             yield
     except (Exception, SystemExit) as error:  # of the launcher, of ssh, of a cloud's client
         text = " ".join(str(error).split())
-        up = f"{'RAY_UP_enable_autoscaler_v2=0 ' if provider.get('type') == 'local' else ''}ray up {cluster}"
+        up = f"{'RAY_UP_enable_autoscaler_v2=0 ' if local else ''}ray up {cluster}"
         raise UserError(
             f"--cluster {cluster}: {failed} ({text:.200}); is it up (`{up}`)? Or: --address local."
         ) from None
 
 
-def _remember_head(cluster: Path) -> None:
+def _remember_head(config: dict[str, Any]) -> None:
     """Notes that machines of one's own are up, as Ray's launcher does in /tmp, which a restart of this one clears."""
-    config = read_cluster(cluster)
-    if config["provider"].get("type") != "local" or "head_ip" not in config["provider"]:
-        return
     from ray.autoscaler._private.local.node_provider import LocalNodeProvider, record_local_head_state_if_needed
 
     record_local_head_state_if_needed(LocalNodeProvider(config["provider"], config["cluster_name"]))
