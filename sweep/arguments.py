@@ -128,7 +128,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     where.add_argument(
         "--address",
         help="a Ray cluster, auto or HOST:PORT, or local: this machine (default: the "
-        "cluster that it is a node of, or that of ./cluster.yaml if `ray up` has brought it up, else local)",
+        "cluster that it is a node of, or that of ./cluster.yaml if that is filled in, else local)",
     )
     where.add_argument(
         "--cluster", type=Path, metavar="FILE", help="have the cluster run it that `ray up FILE` brought up"

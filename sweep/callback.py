@@ -141,7 +141,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         """After the scheduler's decision: asks for a checkpoint if it can still matter."""
         record, report = self._study.records[trial.config["number"]], result["report"]
         self._board.add(record, report)
-        if (lead := self._lead()) != self._led:
+        lead = self._lead()
+        if lead is not None and (self._led is None or lead > self._led):
             self._led = lead
             self._on_better()
         if self._matters(record, report):
@@ -162,7 +163,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
 
     def _kept(self) -> set[int]:
         """Trials that keep a checkpoint once they have ended."""
-        return {record.number for record in (*self._study.top(KEPT_TRIALS), *self._study.finalists())}
+        winner = {self.winner} if self.winner is not None else set()
+        return winner | {record.number for record in (*self._study.top(KEPT_TRIALS), *self._study.finalists())}
 
     def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any) -> None:
         """A checkpoint is on disk: exports it if nothing better is."""
@@ -191,6 +193,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._behind = False
 
     def _export_if_best(self, number: int, place: str) -> None:
+        if self.winner is not None and self._study.settings.final_seeds > 1:
+            return  # the next final runs decide between them
         metrics = read_metrics(place)
         if self.best is not None and self._study.rank_key(metrics) <= self._study.rank_key(self.best):
             return

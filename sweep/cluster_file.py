@@ -194,7 +194,8 @@ def is_filled_in(config: dict[str, Any]) -> bool:
 def _left_as_they_were(config: dict[str, Any]) -> Iterator[str]:
     for word in dict.fromkeys(_PLACEHOLDER.findall(str(config))):
         yield f"{word} is to be replaced by yours."
-    if (config.get("auth") or {}).get("ssh_user") == "you":
+    auth = config.get("auth")
+    if isinstance(auth, dict) and auth.get("ssh_user") == "you":
         yield "auth.ssh_user is to be replaced by yours."
 
 

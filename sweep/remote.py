@@ -39,7 +39,10 @@ def is_meant(path: Path) -> bool:
     Raises:
         UserError: it is, but its head can't be reached.
     """
-    if not path.exists() or not is_filled_in(read_cluster(path)):
+    try:
+        if not path.exists() or not is_filled_in(read_cluster(path)):
+            return False
+    except UserError:  # no cluster file, then
         return False
     from ray.autoscaler import sdk
 
@@ -60,6 +63,7 @@ def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
         UserError: the cluster can't be reached, or the sweep fails there.
     """
     cluster, results = args.cluster, _results(args)
+    _there(cluster, f"ray job list --address {_JOBS} > /dev/null 2>&1", "Ray does not answer on its head")
     job = f"{name}-{datetime.now().astimezone():%m%d-%H%M%S}"
     place = args.data if args.data == "bach" else _sent(cluster, args.data)
     words = [*_without(words, "--cluster"), *(["--data", place] if place != args.data else [])]  # the last one counts
@@ -116,7 +120,7 @@ def _without(words: list[str], option: str) -> list[str]:
 
 def _watch(cluster: Path, job: str, results: str) -> None:
     """Shows what a job prints, from its beginning to its end; then copies here what it wrote into a folder there."""
-    again = f"python -m sweep.run --cluster {cluster} --watch {job}"
+    again = f"python -m sweep.run --cluster {shlex.quote(str(cluster))} --watch {job}"
     say(f"watch it again: {again}")
     logs = f"PYTHONUNBUFFERED=1 ray job logs --address {_JOBS} --follow {job} 2>&1"
     logs += f" | grep --line-buffered -vE {shlex.quote(_CHATTER)}"
@@ -196,7 +200,7 @@ def _told(cluster: Path, failed: str) -> Iterator[None]:
             yield
     except (Exception, SystemExit) as error:  # of the launcher, of ssh, of a cloud's client
         text = " ".join(str(error).split())
-        up = f"{'RAY_UP_enable_autoscaler_v2=0 ' if local else ''}ray up {cluster}"
+        up = f"{'RAY_UP_enable_autoscaler_v2=0 ' if local else ''}ray up {shlex.quote(str(cluster))}"
         raise UserError(
             f"--cluster {cluster}: {failed} ({text:.200}); is it up (`{up}`)? Or: --address local."
         ) from None

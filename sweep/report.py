@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard import SummaryWriter
@@ -146,7 +147,7 @@ def _run(args: argparse.Namespace) -> None:
     folder = chosen(args.results, args.name)
     fetch(folder)
     path = write(folder, args.out)
-    sys.stdout.write(f"report: {path}\nits figures: tensorboard --logdir {folder.tensorboard}\n")
+    sys.stdout.write(f"report: {path}\nits figures: tensorboard --logdir {quote(str(folder.tensorboard))}\n")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,9 +19,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweep import space
-from sweep.crash import BLAMELESS, MOST_CRASHES, NODE, NODES_KILLED, Crash, crash_of
+from sweep.crash import BLAMELESS, MOST_CRASHES, NODE, NODES_KILLED, SETUP, Crash, crash_of
 from sweep.record import Report, TrialRecord
 from sweep.study import Study
+from vae.errors import UserError
 
 REDUCTION_FACTOR = 3
 PROMOTION, STOPPING = "promotion", "stopping"
@@ -102,6 +103,7 @@ class Asha(Stoppable):
         self.rungs = rungs(study.settings.max_epochs)
         self._promotes = study.settings.scheduler == PROMOTION
         self._first = len(space.first_points(study.settings.task))
+        self._reported = False  # any trial, since the driver began
 
     def next(self) -> TrialRecord | None:
         """The trial to run next: one that was cut off, or is promoted, or is new; None if there is none now."""
@@ -144,10 +146,16 @@ class Asha(Stoppable):
         self.crashed(trial.config["number"], crash_of(trial))
 
     def crashed(self, number: int, crash: Crash) -> None:
-        """Puts a trial back, unless it is to blame, or what is was so too often."""
+        """Puts a trial back, unless it is to blame, or what is was so too often.
+
+        Raises:
+            UserError: no worker could be set up yet.
+        """
         record = self.study.records[number]
         if record.ended:
             return
+        if crash.blamed == SETUP and not self._reported:
+            raise UserError(f"{record.node or 'a node'}: {crash.reason}; no trial can be trained there.")
         count = record.crash(crash.blamed)
         guilty = crash.blamed == NODE and self._kills(record)
         if count <= MOST_CRASHES[crash.blamed] and not guilty:
@@ -169,7 +177,7 @@ class Asha(Stoppable):
 
     def judge(self, number: int, report: Report) -> str | None:
         """Takes in a report; how the trial ends by it, "paused" if it waits, or None if it goes on."""
-        report = _checked(report)
+        report, self._reported = _checked(report), True
         rung = report.epoch in self.rungs and report.failure is None
         self.study.report(number, report, rung)
         if report.failure is not None:

@@ -270,8 +270,8 @@ class Study:
 
     @property
     def best_trains_on(self) -> bool:
-        """Whether the best trial runs."""
-        return any(record.state == "running" for record in self.top(1))
+        """Whether the best trial runs, or will before anything new does."""
+        return any(not (record.ended or record.waits) for record in self.top(1))
 
     def finalists(self) -> list[TrialRecord]:
         """The best trials that reached the top rung, after those that are better without; the best first."""

@@ -21,6 +21,23 @@ from vae.trainer import DivergedError, Trainer, TrainingData
 
 REPORT_SECONDS = 1.0
 """Epochs shorter than this are reported together, but never past a rung: it keeps the driver out of the way."""
+_SETUP_SECONDS, _PAUSE_SECONDS = 60.0, 5.0
+"""For which a worker tries to get ready, such as where others have taken a GPU's memory; and between tries."""
+
+
+def _loaded(corpus: Corpus) -> TrainingData:
+    """Tries for a while: a GPU that has failed would be free at once, and take one trial after another."""
+    began = time.monotonic()
+    while True:
+        try:
+            device = default_device()
+            if device.type == "cpu":
+                torch.set_num_threads(1)  # there are as many trials as cores
+            return TrainingData.load(corpus, device)
+        except Exception as error:
+            if time.monotonic() - began > _SETUP_SECONDS:
+                raise SetupError(f"{type(error).__name__}: {error}") from error
+        time.sleep(_PAUSE_SECONDS)
 
 
 class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete types
@@ -28,13 +45,7 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
 
     def setup(self, config: dict[str, Any], corpus: Corpus, settings: Settings) -> None:
         """Loads the data once for all trials of this actor."""
-        try:
-            device = default_device()
-            if device.type == "cpu":
-                torch.set_num_threads(1)  # there are as many trials as cores
-            self._data = TrainingData.load(corpus, device)
-        except Exception as error:  # such as a GPU that has failed, or whose memory others have taken
-            raise SetupError(f"{type(error).__name__}: {error}") from error
+        self._data = _loaded(corpus)
         self._settings = settings
         self._rungs = rungs(settings.max_epochs)
         self._begin(config)

@@ -353,6 +353,14 @@ def test_marginal_is_that_of_scipy(kind):
     assert found == pytest.approx(oracle.sum(1).mean(), rel=1e-9)
 
 
+@pytest.mark.parametrize(("family", "whole"), [("recurrent", 1), ("sequential", 1), ("transformer", 1), ("dense", 2)])
+def test_songs_longer_than_any_of_train_are_scored_whole_where_those_are(family, whole):
+    longest = BINARY.longest_song
+    held_out = Songs(Split(np.zeros((longest + 3, BINARY.features), np.uint8), np.array([longest + 3])), CPU)
+    for window, windows in ((longest, whole), (longest - 1, 2)):
+        assert len(held_out.partition(make_model("binary", family, window=window).scored)) == windows
+
+
 @pytest.mark.parametrize("head", ["independent", "autoregressive"])
 def test_marginal_is_what_a_decoder_without_a_code_reaches(head):
     corpus = make_corpus("binary")

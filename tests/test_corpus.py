@@ -11,6 +11,7 @@ from music import tune, write_tunes
 from vae.corpus import Corpus, load_corpus, read_saved, save_corpus
 from vae.encoding import decode
 from vae.errors import UserError
+from vae.midi import write_midi
 
 TUNES = {f"song{seed}": tune(seed) for seed in range(8)}
 
@@ -100,6 +101,16 @@ def test_real_songs(shared_data):
     corpus = load_corpus(str(shared_data / "midi"))
     assert "24 files, 18 songs (1 duplicates dropped)" in corpus.report[0]
     assert any(line.startswith("skipped 6 files: synth_drums_only.mid") for line in corpus.report)
+
+
+@pytest.mark.parametrize("steps_per_bar", [None, 12, 8])
+def test_music_in_six_eight_is_read_again_as_it_was(tmp_path, steps_per_bar):
+    for name, notes in TUNES.items():
+        write_midi(notes, tmp_path / f"{name}.mid", 100.0, 4, name, steps_per_bar=12, beat_type=8)
+    corpus = load_corpus(str(tmp_path), steps_per_bar=steps_per_bar)
+    assert corpus.spec.beat_type == (4 if steps_per_bar == 8 else 8)
+    again = load_corpus(str(tmp_path), "roll_onset", corpus.spec.steps_per_beat, corpus.spec.steps_per_bar)
+    assert again.fingerprint == corpus.fingerprint
 
 
 def test_encoding_grid_and_bar_are_as_asked(tmp_path):

@@ -42,7 +42,7 @@ from sweep.proposal import propose
 from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
 from sweep.workers import ActorManager, keep_error, known
-from vae.errors import OtherRunError
+from vae.errors import OtherRunError, UserError
 
 KILLED = "1 worker(s) were killed due to the node running low on memory.\nMemory on the node was 5.41GB used."
 
@@ -158,6 +158,13 @@ def crash(asha, blamed, times=1):
         record.state = "running"
         asha.crashed(record.number, Crash(blamed, "said"))
     return record
+
+
+def test_where_no_worker_can_be_set_up_the_search_ends_and_a_node_that_is_not_fit_later_is_borne(asha):
+    with pytest.raises(UserError, match=r"a node: said; no trial can be trained there\."):
+        crash(asha, SETUP)
+    asha.judge(0, report(1, -5.0))
+    assert crash(asha, SETUP).state == "paused"
 
 
 SURVIVED = MOST_CRASHES | {NODE: NODES_KILLED - 1}

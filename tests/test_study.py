@@ -42,6 +42,23 @@ def test_the_winner_is_feasible_before_it_is_good(make_study):
     assert [record.number for record in study.top(9)] == [2, 0, 1]
 
 
+def test_the_best_trains_on_until_it_ends_or_waits(make_study):
+    study = make_study(trials=2)
+    for number, val_elbo in enumerate((-5.0, -6.0)):
+        study.ask()
+        study.report(number, report(1, val_elbo), rung=True)
+    study.records[1].state = "running"
+    for state, goal, trains_on in (
+        ("pending", 3, True),  # for a worker
+        ("running", 3, True),
+        ("paused", 3, True),  # by a crash
+        ("paused", 1, False),
+        ("stopped", 3, False),
+    ):
+        study.records[0].state, study.records[0].goal = state, goal
+        assert study.best_trains_on is trains_on
+
+
 def test_finalists_are_the_best_that_reached_the_top_rung_after_those_that_are_better_without(make_study):
     study = make_study(trials=6, max_epochs=3)
     for number, val_elbo in enumerate([-9.0, -5.0, -8.0, -7.0, -6.0]):

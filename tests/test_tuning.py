@@ -97,7 +97,7 @@ def test_what_is_wrong_with_a_machine_that_joins_later_is_told_once(cluster, tmp
         return [line for line in said if all(part in line for part in parts)]
 
     wait_for(lambda: told("GPU"))
-    (line,) = told("warning: ", f": torch sees {seen} of {seen + 1} GPUs; ")
+    (line,) = told("warning: ", f": torch can compute on {seen} of {seen + 1} GPUs; ")
     cluster.add_node(num_cpus=1, num_gpus=seen + 2)
     wait_for(lambda: told(f"{seen} of {seen + 2} GPUs"))
     assert said.count(line) == 1

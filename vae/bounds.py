@@ -98,7 +98,7 @@ def evaluate(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
 
 
 def _evaluate(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
-    plan = songs.partition(model.config.window)
+    plan = songs.partition(model.scored)
     codes, steps = _Codes(plan, model.code_unit), songs.steps
     noise = _first_noise(seed, codes.units, model.config.latent_dim).to(model.device())
     drawn, said = torch.empty_like(noise), torch.empty_like(noise)
@@ -135,7 +135,7 @@ def importance_weighted_bound(model: Vae, songs: Songs, seed: int, samples: int)
     Memory does not grow with K.
     """
     with in_use(model):
-        plan = songs.partition(model.config.window)
+        plan = songs.partition(model.scored)
         codes = _Codes(plan, model.code_unit)
         generators = _generators(seed, codes.units)
         total = torch.full((len(plan),), -math.inf, dtype=torch.float64)
@@ -157,7 +157,7 @@ def reconstruction(model: Vae, songs: Songs, seed: int) -> dict[str, float]:
     right = torch.zeros(2, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     with in_use(model):
-        for _, batch in _batches(model, songs, songs.partition(model.config.window)):
+        for _, batch in _batches(model, songs, songs.partition(model.scored)):
             z = model.posterior_of(batch).mean
             h = model.states(batch, z).flatten(0, 1)
             likely = (model.head.logits(h, batch.x.flatten(0, 1)) > 0).view(batch.x.shape)

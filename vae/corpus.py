@@ -74,7 +74,7 @@ def load_corpus(
     corpus = _load(data, encoding, steps_per_beat)
     if data != "bach":
         corpus = replace(corpus, name=str(Path(data).expanduser().resolve()))  # so that a checkpoint finds its data
-    if steps_per_bar is not None:
+    if steps_per_bar not in (None, corpus.spec.steps_per_bar):
         spec = replace(corpus.spec, steps_per_bar=steps_per_bar, beat_type=4)
         corpus = _corpus(corpus.name, spec, corpus.splits, corpus.report)
     return corpus

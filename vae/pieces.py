@@ -136,7 +136,7 @@ def between(a: Tensor, b: Tensor, share: float) -> Tensor:
 def posteriors(model: Vae, song: Array) -> list[Read]:
     """The posteriors of a song's windows, [T, D]."""
     songs = Songs(Split(song, np.array([len(song)])), model.device())
-    plan = songs.partition(model.config.window)
+    plan = songs.partition(model.scored)
     windows = []
     with in_use(model):
         for number in range(len(plan)):

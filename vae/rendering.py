@@ -83,7 +83,10 @@ def _require_free(directory: Path) -> None:
     """Refuses a folder with files that this call, or a later one, would take for an earlier one's."""
     for name in sorted(path.name for path in directory.iterdir()):
         if _NUMBERED.fullmatch(name) or name in (SHEET, ARRAY):
-            raise UserError(f"{directory / name}: is none of an earlier call's and would be lost; pass another --out.")
+            raise UserError(
+                f"{directory / name}: would be lost, and has no {SHEET} of this program beside it; remove it, or pass "
+                "another --out."
+            )
 
 
 def _write_midi(samples: npt.NDArray[Any], spec: DataSpec, directory: Path, titles: list[str]) -> list[str]:
@@ -150,7 +153,7 @@ def synthesise(sample: npt.NDArray[Any], spec: DataSpec, rate: int = AUDIO_RATE)
         return np.zeros(math.ceil(len(sample) * step * rate), np.float32)
     sound = np.zeros(int(rate * (notes[:, 2].max() * step + 1.0)), np.float32)
     stretch = max(1, round(_STRETCH / step))
-    for first in range(0, len(sample), stretch):  # pretty_midi takes eight times the memory of what it makes
+    for first in range(0, int(notes[:, 1].max()) + 1, stretch):  # pretty_midi takes eight times what it makes
         part = notes[(notes[:, 1] >= first) & (notes[:, 1] < first + stretch)]
         part[:, 1:] -= first
         (player,) = to_pretty_midi(part, spec.tempo, spec.steps_per_beat, "sample").instruments

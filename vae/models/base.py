@@ -57,6 +57,8 @@ class Vae(nn.Module, ABC):
 
     code_unit: ClassVar[str] = "window"
     """What has a code of its own: `window` or `step`."""
+    most_scored: ClassVar[int] = 0
+    """Steps of a song that can be scored as one window, if windows of train are whole songs; 0: no more than those."""
     continues: ClassVar[bool] = True
     """Whether a window knows the step before it, so that a piece can be longer than one."""
 
@@ -70,6 +72,12 @@ class Vae(nn.Module, ABC):
     def shown(self) -> int:
         """Steps of a window that training shows at once."""
         return self.config.window
+
+    @property
+    def scored(self) -> int:
+        """Steps of a window that is scored at once; whole songs are, longer ones than any of train too."""
+        window = self.config.window
+        return max(window, self.most_scored) if window >= self.spec.longest_song else window
 
     def padded_to(self, longest: int) -> int:
         """Steps that a batch is padded to whose longest window has `longest`."""

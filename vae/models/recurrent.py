@@ -7,7 +7,7 @@ the window included, the code at every step, and what followed earlier moments l
 import torch
 from torch import Tensor
 
-from vae.config import Config
+from vae.config import MOST_STEPS, Config
 from vae.encoding import DataSpec
 from vae.models.base import SummaryVae
 from vae.models.layers import Writer, read_code
@@ -17,6 +17,8 @@ from vae.windows import Batch
 
 class Recurrent(SummaryVae):
     """Steps one after another, each given the code and all steps before it."""
+
+    most_scored = MOST_STEPS
 
     def __init__(self, config: Config, spec: DataSpec, moments: Moments | None) -> None:
         super().__init__(config, spec, moments, config.rnn_width)

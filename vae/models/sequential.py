@@ -10,7 +10,7 @@ x_<t: N(0, 1), as in the other families. Unlike there z_t does not depend on z_(
 import torch
 from torch import Tensor, nn
 
-from vae.config import Config
+from vae.config import MOST_STEPS, Config
 from vae.encoding import DataSpec
 from vae.models.base import Code, Terms, Vae, as_normal, draw_code
 from vae.models.dropout import Dropout
@@ -22,7 +22,7 @@ from vae.windows import Batch
 class Sequential(Vae):
     """A code a step, for what the past does not tell about it."""
 
-    code_unit = "step"
+    code_unit, most_scored = "step", MOST_STEPS
 
     def __init__(self, config: Config, spec: DataSpec, moments: Moments | None) -> None:
         super().__init__(config, spec, moments, config.rnn_width)
