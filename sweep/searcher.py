@@ -58,8 +58,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A stay is over; a trial that did not fail is stopped, completed or put off, its checkpoint is on disk now."""
-        del result
+        """A stay is over; a trial that did not fail is stopped, completed or put off.
+
+        What it has reported in this stay is on disk now; what it had reported before may not be.
+        """
         number = self._numbers.pop(trial_id, None)
         if number is None:  # Ray tells of it twice where an end goes wrong
             return
@@ -68,7 +70,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # ray ships incomplete typ
             return
         if record.state == "stopped":
             self._study.finish(record.number, "stopped")
-        elif not error and record.state != "pending" and record.epoch >= self._study.settings.max_epochs:
+        elif not error and "report" in (result or {}) and record.epoch >= self._study.settings.max_epochs:
             self._study.finish(record.number, "completed")
         else:
             record.state = "paused"

@@ -78,7 +78,8 @@ class Largest(TorchDispatchMode):
 
 def test_of_long_pieces_only_windows_are_floats():
     spec = DataSpec("binary", 6, 1, 3, 100.0, 16, 400, typical_song=400)
-    model = build_model(Config.for_data(spec, SMALL["recurrent"] | {"window": 16, "head": "independent"}), spec)
+    params = SMALL["recurrent"] | {"window": 16, "head": "independent", "recall_width": 0}
+    model = build_model(Config.for_data(spec, params), spec)
     song = np.zeros((400, 6), np.uint8)
     for write in (lambda: draw(model, 20, 1.0, 0), lambda: interpolate(model, song, song, 2, 1.0, 0)):
         with Largest() as largest:

@@ -138,8 +138,7 @@ def test_a_trial_at_the_top_is_completed_once_it_is_saved_and_comes_again_if_a_c
     assert again.records[0].state == "paused"
     again, searcher_again = searcher_of(trials=1)
     assert searcher_again.suggest("c")["number"] == 0
-    again.records[0].state = "running"
     assert searcher_again._scheduler.judge(0, report(27, -5.0)) == "completed"
-    searcher_again.on_trial_complete("c")
+    searcher_again.on_trial_complete("c", {"report": report(27, -5.0)})
     assert again.records[0].state == "completed"
     assert again.records[0].values == {1: -5.0, 3: -5.0, 9: -5.0, 27: -5.0}
