@@ -98,6 +98,9 @@ def test_a_sweep_that_is_stopped_as_the_guide_says_ends_as_cleanly_as_by_ctrl_c(
     assert "go on with: python -m sweep.run --resume stopped" in output
     assert json.loads((lab.shared / "stopped" / "summary.json").read_text())["best"]["test_elbo"] is not None
     assert (lab["laptop"].home / "music" / "results" / "stopped" / "best" / "metrics.json").exists()
+    lab["laptop"].run("rm /tmp/ray/cluster-*.state")  # as a restart does, after which Ray knows of no head
+    watched = lab["laptop"].run(f"cd ~/music && python -m sweep.run --cluster {on_prem} --watch {job}")
+    assert "stopping; every trial is kept" in watched
 
 
 def test_a_folder_of_data_is_on_the_head_what_it_is_here(lab, on_prem):
