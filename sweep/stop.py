@@ -11,7 +11,7 @@ from ray.tune.stopper import Stopper
 
 from sweep.callback import Clock
 
-GRACE_SECONDS = 15.0
+GRACE_SECONDS = 60.0
 """How long a running epoch may take to end once the sweep is asked to stop."""
 
 

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from sweep.callback import Clock
-from sweep.stop import Stop
+from sweep.stop import GRACE_SECONDS, Stop
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_the_budget_is_asked_for_first_and_cut_off_later(stop_of, now):
     assert (stop.asked(), stop.left()) == (False, 1.0)
     now[0] = 61.0
     assert (stop.asked(), stop.stop_all()) == (True, False)
-    now[0] = 80.0
+    now[0] = 60.0 + GRACE_SECONDS + 1.0
     assert stop.stop_all()
 
 
