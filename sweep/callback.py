@@ -114,6 +114,11 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         """The trial that has won earlier final runs, if any."""
         return self.best["trial"] if self.best is not None and self.best["seeds"] is not None else None
 
+    @property
+    def _decided(self) -> bool:
+        """Whether final runs have chosen the winner, and the next will."""
+        return self.winner is not None and self._study.settings.final_seeds > 1
+
     def epochs_of_best(self) -> int:
         """To which the winner's trial was trained; 0 if the study went back to a snapshot and forgot it."""
         record = self._study.records.get(self.best["trial"]) if self.best is not None else None
@@ -185,16 +190,15 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         Raises:
             UserError: the store still refuses.
         """
-        decided = self.winner is not None  # by final runs, over all that there was
-        for record in () if decided else self._study.top(KEPT_TRIALS):
+        for record in () if self._decided else self._study.top(KEPT_TRIALS):
             place = self._folder.trials.newest(record.prefix)
             if place is not None:
                 self._export_if_best(record.number, place)
         self._behind = False
 
     def _export_if_best(self, number: int, place: str) -> None:
-        if self.winner is not None and self._study.settings.final_seeds > 1:
-            return  # the next final runs decide between them
+        if self._decided:
+            return
         metrics = read_metrics(place)
         if self.best is not None and self._study.rank_key(metrics) <= self._study.rank_key(self.best):
             return

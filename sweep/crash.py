@@ -19,11 +19,12 @@ from vae.store import StoreError, reason
 
 TRIAL, WORKER, NODE, PREEMPTION = "trial", "worker", "node", "preemption"
 STORAGE, SETUP, OUTDATED = "storage", "setup", "outdated"
-MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, PREEMPTION: 30, STORAGE: 30, SETUP: 30, OUTDATED: 0}
+MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, PREEMPTION: 30, STORAGE: 30, SETUP: 2, OUTDATED: 0}
 """That a trial survives without a new epoch in between. Its own errors would come again, so of these none. A worker
 that was killed may have taken too much memory; it will again, if so. A node that went away, shared with other trials,
-says nothing of this one unless that goes on; a market that took it back, a store that refused, or one where no
-trial can be set up, never does. A checkpoint of another version of the code stays one."""
+says nothing of this one unless that goes on; a market that took it back, or a store that refused, never does.
+One that could not be made ready for any trial has been tried for a minute each time. A checkpoint of another version
+of the code stays one."""
 NODES_KILLED = 2
 """Died under a trial, in a row, which is to blame if no other can be. Else those that can are tried one at a time."""
 BLAMELESS = (NODE, PREEMPTION, STORAGE, SETUP, OUTDATED)

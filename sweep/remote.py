@@ -37,12 +37,11 @@ def is_meant(path: Path) -> bool:
     """Whether a cluster file is filled in: never a search on this machine where a cluster was meant.
 
     Raises:
-        UserError: it is, but its head can't be reached.
+        UserError: it is, but its head can't be reached; or it can't be read.
     """
-    try:
-        if not path.exists() or not is_filled_in(read_cluster(path)):
-            return False
-    except UserError:  # no cluster file, then
+    if not path.exists() or "provider:" not in path.read_text(errors="replace"):  # then it is none of Ray's
+        return False
+    if not is_filled_in(read_cluster(path)):
         return False
     from ray.autoscaler import sdk
 

@@ -149,20 +149,24 @@ class Asha(Stoppable):
         """Puts a trial back, unless it is to blame, or what is was so too often.
 
         Raises:
-            UserError: no worker could be set up yet.
+            UserError: again and again no worker could be set up, and none has been.
         """
         record = self.study.records[number]
         if record.ended:
             return
-        if crash.blamed == SETUP and not self._reported:
-            raise UserError(f"{record.node or 'a node'}: {crash.reason}; no trial can be trained there.")
         count = record.crash(crash.blamed)
+        if crash.blamed == SETUP and count > MOST_CRASHES[SETUP] and self._stands_still():
+            raise UserError(f"{crash.reason}; no trial can be trained.")
         guilty = crash.blamed == NODE and self._kills(record)
         if count <= MOST_CRASHES[crash.blamed] and not guilty:
             self.study.put_back(number)
         else:
             record.lost = crash.blamed in BLAMELESS and not guilty
             self.study.finish(number, "failed", crash.reason if count == 1 else f"{crash.reason} ({count} times)")
+
+    def _stands_still(self) -> bool:
+        """Whether no trial has reported since the driver began, and none runs."""
+        return not self._reported and not any(record.state == "running" for record in self.study.records.values())
 
     def _kills(self, record: TrialRecord) -> bool:
         """Whether a trial is the only suspect of those that trained where nodes died."""

@@ -36,7 +36,7 @@ def _loaded(corpus: Corpus) -> TrainingData:
             return TrainingData.load(corpus, device)
         except Exception as error:
             if time.monotonic() - began > _SETUP_SECONDS:
-                raise SetupError(f"{type(error).__name__}: {error}") from error
+                raise SetupError(f"{socket.gethostname()}: {type(error).__name__}: {error}") from error
         time.sleep(_PAUSE_SECONDS)
 
 

@@ -353,7 +353,7 @@ def test_marginal_is_that_of_scipy(kind):
     assert found == pytest.approx(oracle.sum(1).mean(), rel=1e-9)
 
 
-@pytest.mark.parametrize(("family", "whole"), [("recurrent", 1), ("sequential", 1), ("transformer", 1), ("dense", 2)])
+@pytest.mark.parametrize(("family", "whole"), [("recurrent", 1), ("sequential", 1), ("transformer", 2), ("dense", 2)])
 def test_songs_longer_than_any_of_train_are_scored_whole_where_those_are(family, whole):
     longest = BINARY.longest_song
     held_out = Songs(Split(np.zeros((longest + 3, BINARY.features), np.uint8), np.array([longest + 3])), CPU)

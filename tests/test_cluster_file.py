@@ -1,5 +1,6 @@
 """What is wrong with a cluster file, before `ray up`."""
 
+import contextlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 
 from sweep.cluster_file import problems, read_cluster, results_of
 from sweep.doctor import main
+from sweep.remote import is_meant
 from sweep.run import main as run
 from vae.errors import UserError
 
@@ -163,6 +165,18 @@ def test_a_head_of_ones_own_is_given_by_its_address(tmp_path):
     path = tmp_path / "on-prem.yaml"
     path.write_text(yaml.safe_dump(config))
     assert any("provider.head_ip must be an address, but is 'tower'" in line for line in problems(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [(None, False), ("name: other tool", False), ("provider:\n  type: [", None), ("provider:", None)]
+)
+def test_a_cluster_file_is_of_ray_or_it_is_not_meant(tmp_path, text, meant):
+    path = tmp_path / "cluster.yaml"
+    if text is not None:
+        path.write_text(text)
+    with contextlib.nullcontext() if meant is not None else pytest.raises(UserError):
+        assert is_meant(path) is meant
+    assert not is_meant(ROOT / "cluster.yaml")  # it is to be filled in
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray leaves the file open

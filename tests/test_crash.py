@@ -160,11 +160,19 @@ def crash(asha, blamed, times=1):
     return record
 
 
-def test_where_no_worker_can_be_set_up_the_search_ends_and_a_node_that_is_not_fit_later_is_borne(asha):
-    with pytest.raises(UserError, match=r"a node: said; no trial can be trained there\."):
-        crash(asha, SETUP)
-    asha.judge(0, report(1, -5.0))
-    assert crash(asha, SETUP).state == "paused"
+def test_the_search_ends_where_no_worker_can_be_set_up_and_goes_on_where_others_train(asha):
+    trains = None
+    for ends in (True, False):
+        for _ in range(MOST_CRASHES[SETUP]):
+            record = asha.next()
+            asha.crashed(record.number, Crash(SETUP, "said"))
+            assert record.state == "paused"
+        assert asha.next() is record
+        with pytest.raises(UserError, match=r"said; no trial can be trained\.") if ends else contextlib.nullcontext():
+            asha.crashed(record.number, Crash(SETUP, "said"))
+        trains = trains or asha.next()
+        trains.state = "running"
+    assert (record.state, record.lost) == ("failed", True)
 
 
 SURVIVED = MOST_CRASHES | {NODE: NODES_KILLED - 1}

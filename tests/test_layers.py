@@ -200,7 +200,7 @@ def naive_recall(recall, states, steps, longest_lag):
     for row in range(states.shape[0]):
         for now in range(states.shape[1]):
             query = recall.query(states[row, now])
-            scores, values = [torch.tensor(0.0)], [recall.no_match]
+            scores, values = [torch.tensor(0.0)], [recall.no_moment]
             for t in range(now):
                 turned_by = min(now - t, longest_lag)
                 scores.append(turned(query, turned_by) @ recall.key(states[row, t]) / len(query) ** 0.5)

@@ -1,17 +1,19 @@
 """The trainable, driven as Ray drives it, in this process."""
 
+import contextlib
 import math
 
 import pytest
 from tiny import SMALL, make_corpus
 
+from sweep.crash import SetupError
 from sweep.scheduler import validates
 from sweep.settings import Settings
 from sweep.trial import VaeTrial
 from vae.config import FAMILY_NAMES
 from vae.errors import OtherRunError
 from vae.store import StoreError
-from vae.trainer import Trainer
+from vae.trainer import Trainer, TrainingData
 
 
 class BoundTrial(VaeTrial):
@@ -29,6 +31,25 @@ class RealTrial(BoundTrial):
     """On real data, whose density a wild step takes to infinity."""
 
     kind = "real"
+
+
+@pytest.mark.parametrize("refusals", [2, None])
+def test_a_worker_that_can_not_get_ready_at_once_tries_for_a_while(refusals, monkeypatch):
+    load, said = TrainingData.load, []
+
+    def refuse(corpus, device):
+        said.append(device)
+        if refusals is None or len(said) <= refusals:
+            raise RuntimeError("no memory")
+        return load(corpus, device)
+
+    monkeypatch.setattr(TrainingData, "load", refuse)
+    monkeypatch.setattr("sweep.trial._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("sweep.trial._SETUP_SECONDS", 0.1 if refusals is None else 60.0)
+    config = {"params": {"family": "dense"}, "seed": 0, "checkpoint": None, "epoch": 0}
+    with pytest.raises(SetupError, match="RuntimeError: no memory") if refusals is None else contextlib.nullcontext():
+        BoundTrial(config)
+    assert len(said) > 1
 
 
 DIVERGING = {"learning_rate": 10.0, "lr_warmup": 0, "grad_clip": 1e9, "dense_depth": 16}

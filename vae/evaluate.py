@@ -57,8 +57,7 @@ def code_unit(model: Vae) -> str:
     """What has a code of its own: `step`, `song`, or `window of N steps`."""
     if model.code_unit == "step":
         return "step"
-    window, longest = model.config.window, model.spec.longest_song
-    return "song" if window == longest else f"window of {window} steps"
+    return "song" if model.scored > model.config.window else f"window of {model.config.window} steps"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -75,7 +75,7 @@ class Vae(nn.Module, ABC):
 
     @property
     def scored(self) -> int:
-        """Steps of a window that is scored at once; whole songs are, longer ones than any of train too."""
+        """Steps of a window that is scored at once: `most_scored` where windows of train are whole songs, if more."""
         window = self.config.window
         return max(window, self.most_scored) if window >= self.spec.longest_song else window
 
@@ -121,7 +121,7 @@ class Vae(nn.Module, ABC):
 
         Args:
             z: as in `Code`.
-            steps: T, at most `config.window`.
+            steps: T, at most `scored`.
             temperature: divides the logits of keys.
             generator: on the CPU.
             after: windows in whose place to write, given the step before each; None: at the start of a song.

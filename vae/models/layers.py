@@ -173,7 +173,7 @@ class Recall(nn.Module):
         self.query = nn.Linear(width, attention_width)
         self.key = nn.Linear(width, attention_width)
         self.value = nn.Linear(step_width, attention_width)
-        self.no_match = nn.Parameter(torch.zeros(attention_width))  # its value
+        self.no_moment = nn.Parameter(torch.zeros(attention_width))  # its value
         self.output = nn.Linear(attention_width, width)
 
     def forward(self, states: Tensor, steps: Tensor) -> Tensor:
@@ -204,7 +204,7 @@ class Recall(nn.Module):
 
     def begin(self, n: int) -> Memory:
         """Keys and values of n sequences without a past."""
-        value = self.no_match.expand(n, 1, -1)
+        value = self.no_moment.expand(n, 1, -1)
         return value.new_zeros(n, 1, 2 * value.shape[-1]), value
 
     def remember(self, states: Tensor, steps: Tensor, memory: Memory) -> Memory:

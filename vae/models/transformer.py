@@ -6,7 +6,7 @@ Pre-norm blocks (Vaswani et al. 2017; Xiong et al. 2020) with rotary positions.
 import torch
 from torch import Tensor, nn
 
-from vae.config import MOST_ATTENDED, Config
+from vae.config import Config
 from vae.encoding import DataSpec
 from vae.models.base import SummaryVae
 from vae.models.dropout import Dropout
@@ -45,8 +45,6 @@ class _Block(nn.Module):
 
 class Transformer(SummaryVae):
     """Steps one after another, each attending to all before it."""
-
-    most_scored = MOST_ATTENDED
 
     def __init__(self, config: Config, spec: DataSpec, moments: Moments | None) -> None:
         super().__init__(config, spec, moments, config.transformer_width)
