@@ -120,7 +120,7 @@ def test_command_notices_that_the_data_have_changed(trained, capsys, tmp_path, m
         ("recurrent", 20, "song"),
         ("recurrent", 8, "window of 8 steps"),
         ("sequential", 20, "step"),
-        ("dense", 20, "song"),
+        ("dense", 20, "window of 20 steps"),
     ],
 )
 def test_the_unit_that_has_a_code_is_named(family, window, unit):
