@@ -276,12 +276,8 @@ class Study:
     def finalists(self) -> list[TrialRecord]:
         """The best trials that reached the top rung, after those that are better without; the best first."""
         whole = self._best(FINALISTS, {"completed"})
-        better = [record for record in self.top(FINALISTS) if not whole or self._leads(record, whole[0])]
+        better = itertools.takewhile(lambda record: record.state != "completed", self.top(FINALISTS))
         return [*better, *whole][:FINALISTS]
-
-    @staticmethod
-    def _leads(record: TrialRecord, other: TrialRecord) -> bool:
-        return record.standing is not None and other.standing is not None and record.standing > other.standing
 
     def _best(self, count: int, states: Container[str]) -> list[TrialRecord]:
         """The best in one of some states, the best first."""

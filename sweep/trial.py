@@ -14,7 +14,7 @@ from sweep.scheduler import rungs, validates
 from sweep.settings import Settings
 from vae.config import Config
 from vae.corpus import Corpus
-from vae.device import default_device, release_memory
+from vae.device import default_device
 from vae.errors import OtherRunError, UserError
 from vae.store import StoreError, fetched
 from vae.trainer import DivergedError, Trainer, TrainingData
@@ -58,7 +58,7 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
     def _begin(self, config: dict[str, Any]) -> None:
         self._failure: str | None = None
         self._trainer: Trainer | None = None
-        release_memory()  # other actors may share the GPU
+        torch.cuda.empty_cache()  # of the trial before, for other actors share the GPU
         self._unreported = False  # a rung that the checkpoint has been to
         try:
             model_config = Config.for_data(self._data.corpus.spec, config["params"])

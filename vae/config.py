@@ -134,12 +134,19 @@ class Config:
             defaults["rate_target"] = 0.0
         config = cls(**{**defaults, **params})
         if horizon and "lr_decay" not in params:
-            shown = min(config.window, config.crop) if config.family == "sequential" else config.window
-            steps = optimizer_steps(horizon, config.batch_steps, shown, spec)
+            steps = optimizer_steps(horizon, config.batch_steps, config.shown, spec)
             decay = max(1, steps - config.lr_warmup)
             config = dataclasses.replace(config, lr_decay=decay)
         config.check_fit(spec)
         return config
+
+    @property
+    def shown(self) -> int:
+        """Steps of a window that training shows at once.
+
+        Where each step has its own code, those are parts of a long song, many at once: it is scored as a whole still.
+        """
+        return min(self.window, self.crop) if self.family == "sequential" else self.window
 
     def check_fit(self, spec: DataSpec) -> None:
         """Refuses what can't work on some data.

@@ -31,11 +31,9 @@ def gains_by_bf16(family: str, device: torch.device) -> bool:
 
 
 def release_memory() -> None:
-    """Gives what is free back to the system, and of a GPU to other processes.
+    """Gives what is free back to the system.
 
     Batches of ever new sizes leave holes between what lives on, which glibc keeps: twice the memory after an hour.
     """
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

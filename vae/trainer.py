@@ -99,7 +99,7 @@ class Trainer:
         self._control = RateControl(config, data.device) if config.rate_target else None
         grid = data.corpus.spec.steps_per_bar if config.family == "hierarchical" else None
         songs, model = data.songs["train"], self.model
-        self._order = Order(songs, model.shown, config.batch_steps, seed, grid or 1, model.padded_to)
+        self._order = Order(songs, config.shown, config.batch_steps, seed, grid or 1, model.padded_to)
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:

@@ -69,11 +69,6 @@ class Vae(nn.Module, ABC):
         self.head = build_head(config, spec, moments, inputs)
 
     @property
-    def shown(self) -> int:
-        """Steps of a window that training shows at once."""
-        return self.config.window
-
-    @property
     def scored(self) -> int:
         """Steps of a window that is scored at once: `most_scored` where windows of train are whole songs, if more."""
         window = self.config.window

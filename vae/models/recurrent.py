@@ -24,7 +24,7 @@ class Recurrent(SummaryVae):
         super().__init__(config, spec, moments, config.rnn_width)
         self.into = read_code(config.latent_dim, config.rnn_width)
         self.onto = read_code(config.latent_dim, config.rnn_width)
-        self.writer = Writer(config, spec, self.head, self.shown)
+        self.writer = Writer(config, spec, self.head, config.shown)
 
     def states(self, batch: Batch, z: Tensor) -> Tensor:
         """See `Vae.states`."""

@@ -27,7 +27,7 @@ class Sequential(Vae):
     def __init__(self, config: Config, spec: DataSpec, moments: Moments | None) -> None:
         super().__init__(config, spec, moments, config.rnn_width)
         width, codes = config.encoder_width, config.latent_dim
-        self.writer = Writer(config, spec, self.head, self.shown)
+        self.writer = Writer(config, spec, self.head, config.shown)
         self.prior = nn.Linear(config.rnn_width, 2 * codes)
         self.reader = StepReader(config, spec, self.head, width)
         self.backward_lstm = nn.LSTM(width, width, batch_first=True)
@@ -37,11 +37,6 @@ class Sequential(Vae):
         self.dropout = Dropout(config.encoder_dropout)
         for weights in self.prior.parameters():
             nn.init.zeros_(weights)  # N(0, 1) at first
-
-    @property
-    def shown(self) -> int:
-        """Parts of a long song, many at once; each step has its own code, so a song is still scored as a whole."""
-        return min(self.config.window, self.config.crop)
 
     def _code(self, batch: Batch, states: Tensor, noise: Tensor) -> Code:
         read = torch.relu(self.reader(batch.x, batch.shift, self.dropout))
