@@ -20,6 +20,11 @@ from sweep.versions import ROOT, revision, versions
 from vae.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
+SEEDS_PARAMS = {
+    **{"family": "dense", "head": "independent", "transpose": 0, "ema": 0.0, "rate_target": 0.0, "lr_warmup": 0},
+    **{"weight_decay": 0.0},
+}
+"""The seed's VAE: sizes are the defaults, all else is off."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ import torch
 
 from benchmarks.common import ROOT, machine
 from sweep import space
-from sweep.scheduler import rungs, validates
+from sweep.rungs import rungs, validates
 from sweep.versions import git
 from vae.config import Config
 from vae.corpus import Corpus, load_corpus, read_saved, save_corpus

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from benchmarks import common
-from benchmarks.common import RESULTS, ROOT, Table, command, machine, run_module, write
+from benchmarks.common import RESULTS, ROOT, SEEDS_PARAMS, Table, command, machine, run_module, write
 from benchmarks.published import published
 from sweep import space
 from sweep.begun import read_settings
@@ -77,11 +77,6 @@ _COLUMNS = (
     *("-ELBO", "per song", "-IWAE", "published estimate", "KL", "code_gain", "active", "code of a", "parameters"),
     "minutes",
 )
-SEEDS_PARAMS = {
-    **{"family": "dense", "head": "independent", "transpose": 0, "ema": 0.0, "rate_target": 0.0, "lr_warmup": 0},
-    **{"weight_decay": 0.0},
-}
-"""The seed's VAE: sizes are the defaults, all else is off."""
 _NO_CODE = {"beta": 100.0, "free_bits": 0.0, "rate_target": 0.0, "beta_warmup": 0, "beta_cycle": 0}
 
 

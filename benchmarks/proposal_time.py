@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from benchmarks.common import Table, write
 from sweep import sampler, space
 from sweep.record import TrialRecord
-from sweep.scheduler import REDUCTION_FACTOR, rungs
+from sweep.rungs import REDUCTION_FACTOR, rungs
 from sweep.settings import Settings
 from sweep.study import Study
 from vae.corpus import Corpus, load_corpus

@@ -23,7 +23,7 @@ from sklearn.feature_extraction import DictVectorizer
 from sklearn.model_selection import KFold
 
 from sweep.replay import Curve, Point
-from sweep.scheduler import rungs, validates
+from sweep.rungs import rungs, validates
 from vae.ranking import rank_value
 from vae.trainer import MAX_EPOCHS, MIN_KL
 

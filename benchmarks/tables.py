@@ -16,6 +16,7 @@ from benchmarks.common import RESULTS, ROOT, Table
 from vae.files import write_atomically
 
 _BLOCK = re.compile(r"^<!-- table: (?P<name>\w+) -->\n(?P<body>.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
+_VERSIONS = {"torch": "torch", "Ray": "ray"}
 
 
 def rewritten(text: str, results: Path) -> str:
@@ -47,7 +48,7 @@ def _body(record: dict[str, Any]) -> str:
 def _origin(record: dict[str, Any]) -> str:
     machine = record["machine"]
     parts = [machine["processor"], f"{machine['cores']} cores", *machine["gpus"]]
-    parts.append(f"torch {record['versions']['torch']}, Ray {record['versions']['ray']}")
+    parts += [f"{name} {record['versions'][key]}" for name, key in _VERSIONS.items() if key in record["versions"]]
     return f"`{record['command']}` at {record['revision']} on {record['date']}: {', '.join(parts)}."
 
 

@@ -3,9 +3,10 @@
     python -m benchmarks.train_step
 
 Two yardsticks, both measured in the same turn as the trainer, turn after turn: the arithmetic of a large matrix
-product on as many threads (`share_of_limit`: the model's own products, forwards and backwards, in a second of
-training, over the limit), and a plain loop over the same model: a `DataLoader`, AdamW as it comes, a look at the loss
-after every step (`ratio_plain_loop`: our time steps a second over its). Medians over the turns.
+product on as many threads, on a GPU in bf16 if it trains in that (`share_of_limit`: the model's own products, forwards
+and backwards, in a second of training, over the limit), and a plain loop over the same model: a `DataLoader`, AdamW as
+it comes, a look at the loss after every step (`ratio_plain_loop`: our time steps a second over its). Medians over the
+turns.
 
 An example is a window; `dense` is the seed's VAE on 16 steps of 88 keys, 1,408 inputs, in batches of 1,024 steps. That
 is 64 whole windows; the trainer cuts songs elsewhere in each pass, so that of its windows some are shorter, and 80 make
@@ -24,11 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.common import RESULTS, ROOT, Table, write
-from benchmarks.elbo_table import SEEDS_PARAMS
+from benchmarks.common import RESULTS, ROOT, SEEDS_PARAMS, Table, write
 from vae.config import FAMILY_NAMES, Config
-from vae.corpus import load_corpus
-from vae.device import default_device
+from vae.corpus import Corpus, load_corpus
+from vae.device import default_device, gains_by_bf16
 from vae.loss import objective
 from vae.models.base import Vae
 from vae.trainer import Trainer, TrainingData
@@ -36,14 +36,19 @@ from vae.windows import Batch
 
 NAME = "train_step"
 _COLUMNS = ("family", "examples/s", "steps/s", "share of the limit", "plain loop, steps/s", "ratio")
-_SIDE = 1024
+_BATCHES, _RECORDED = 20, 10
+"""In an epoch; epochs before the watch starts, on a GPU."""
+_CPU = torch.device("cpu")
+_SIDE, _SIDE_ON_GPU = 1024, 8192
 """Rows and columns of the matrix product whose speed is the limit."""
 
 
 def limit() -> float:
-    """Floating point operations a second of a large float32 matrix product."""
+    """Floating point operations a second of a large matrix product: float32, on a GPU what it trains in."""
     device = default_device()
-    a, b = torch.randn(_SIDE, _SIDE, device=device), torch.randn(_SIDE, _SIDE, device=device)
+    side = _SIDE if device.type == "cpu" else _SIDE_ON_GPU
+    kind = torch.bfloat16 if device.type != "cpu" and gains_by_bf16("", device) else torch.float32
+    a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
     for _ in range(3):
         a @ b
     rates = []
@@ -52,7 +57,7 @@ def limit() -> float:
         a @ b
         if device.type == "cuda":
             torch.cuda.synchronize()
-        rates.append(2.0 * _SIDE**3 / (time.perf_counter() - started))
+        rates.append(2.0 * side**3 / (time.perf_counter() - started))
     return statistics.median(rates)
 
 
@@ -121,33 +126,46 @@ class PlainLoop:
         return windows / elapsed, steps / elapsed
 
 
-def ours(trainer: Trainer, seconds: float) -> tuple[float, float, float]:
-    """Trains for some seconds, an epoch at a time; windows, steps and operations a second."""
+def operations_a_step(config: Config, corpus: Corpus) -> float:
+    """Of a time step in training; counted on the CPU, for what a GPU replays calls nobody."""
+    trainer = Trainer(config, TrainingData.load(corpus, _CPU), epoch_steps=_BATCHES * config.batch_steps)
     tally = Tally(trainer.model)
+    trainer.train_epoch(validate=False)
+    return tally.operations / trainer.steps_seen
+
+
+def ours(trainer: Trainer, seconds: float) -> tuple[float, float]:
+    """Trains for some seconds, an epoch at a time; windows and steps a second."""
     started, windows, steps = time.perf_counter(), 0.0, trainer.steps_seen
     while time.perf_counter() - started < seconds:
         metrics = trainer.train_epoch(validate=False)
         windows += metrics["examples_per_second"] * metrics["train_seconds"]
     elapsed = time.perf_counter() - started
-    return windows / elapsed, (trainer.steps_seen - steps) / elapsed, tally.operations / elapsed
+    return windows / elapsed, (trainer.steps_seen - steps) / elapsed
 
 
-def turn(family: str, data: TrainingData, seconds: float) -> dict[str, float]:
-    """Both loops and the limit, once."""
-    params = {**SEEDS_PARAMS} if family == "dense" else {"family": family}
-    config = Config.for_data(data.corpus.spec, params)
-    made = [Trainer(config, data, epoch_steps=20 * config.batch_steps) for _ in range(2)]
+def config_of(family: str, corpus: Corpus) -> Config:
+    """The defaults of a family; of `dense` the seed's."""
+    return Config.for_data(corpus.spec, {**SEEDS_PARAMS} if family == "dense" else {"family": family})
+
+
+def turn(family: str, data: TrainingData, operations: float, seconds: float) -> dict[str, float]:
+    """Both loops and the limit, once; `operations` as of `operations_a_step`."""
+    config = config_of(family, data.corpus)
+    made = [Trainer(config, data, epoch_steps=_BATCHES * config.batch_steps) for _ in range(2)]
     plain = PlainLoop(made[1])
-    made[0].train_epoch(validate=False)  # caches fill, memory is claimed
+    # Caches fill, memory is claimed; on a GPU the steps are recorded.
+    for _ in range(1 if data.device.type == "cpu" else _RECORDED):
+        made[0].train_epoch(validate=False)
     plain.run(0.2 * seconds)
     before = limit()
-    examples, steps, operations = ours(made[0], seconds)
+    examples, steps = ours(made[0], seconds)
     their_examples, their_steps = plain.run(seconds)
     return {
         "examples_per_second": examples,
         "steps_per_second": steps,
         "limit_gflops": 0.5e-9 * (before + limit()),
-        "share_of_limit": operations / (0.5 * (before + limit())),
+        "share_of_limit": operations * steps / (0.5 * (before + limit())),
         "plain_examples_per_second": their_examples,
         "plain_steps_per_second": their_steps,
         "ratio_plain_loop": steps / their_steps,
@@ -159,9 +177,10 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     corpus = load_corpus("bach", "roll", 1, 4)
     data = TrainingData.load(corpus, default_device())
     turns: dict[str, list[dict[str, float]]] = {family: [] for family in args.family}
+    operations = {family: operations_a_step(config_of(family, corpus), corpus) for family in turns}
     for repeat in range(args.repeats):
         for family, figures in turns.items():
-            figures.append(turn(family, data, args.seconds))
+            figures.append(turn(family, data, operations[family], args.seconds))
             shown = ", ".join(f"{name} {value:.3g}" for name, value in figures[-1].items())
             print(f"{repeat + 1}/{args.repeats} {family}: {shown}", flush=True)
     return turns

@@ -15,7 +15,8 @@ from sweep.crash import MOST_CRASHES, crash_of
 from sweep.live import FinalsView
 from sweep.record import Report
 from sweep.results import SweepFolder
-from sweep.scheduler import Stoppable, rungs
+from sweep.rungs import rungs
+from sweep.scheduler import Stoppable
 from sweep.seeds import FinalRun, decide, plan
 from sweep.stop import Stop
 from sweep.study import Study

@@ -18,8 +18,8 @@ from sweep.begun import load_study
 from sweep.journal import whole_lines
 from sweep.record import TrialRecord
 from sweep.results import SweepFolder
+from sweep.rungs import rungs
 from sweep.sampler import highest_rung, standing
-from sweep.scheduler import rungs
 from sweep.settings import Settings
 from sweep.study import Study
 from vae.config import FAMILY_NAMES

@@ -24,7 +24,8 @@ from sweep.nodes import Newcomers, Preflight, require_sound
 from sweep.prepare import default_name, prepare
 from sweep.remote import DEFAULT_CLUSTER, is_meant, submit, watch
 from sweep.results import SweepFolder, named
-from sweep.scheduler import Asha, rungs
+from sweep.rungs import rungs
+from sweep.scheduler import Asha
 from sweep.searcher import StudySearcher
 from sweep.settings import Settings
 from sweep.stop import Stop

@@ -21,38 +21,15 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from sweep import space
 from sweep.crash import BLAMELESS, MOST_CRASHES, NODE, NODES_KILLED, SETUP, Crash, crash_of
 from sweep.record import Report, TrialRecord
+from sweep.rungs import REDUCTION_FACTOR, rungs, survives
 from sweep.study import Study
 from vae.errors import UserError
 
-REDUCTION_FACTOR = 3
 PROMOTION, STOPPING = "promotion", "stopping"
 KINDS = (PROMOTION, STOPPING)
 MOST_WAITING = 16
 """At a rung, each with a checkpoint on disk. A rung's quota grows by one with every third arrival, so that the 17th
 that waits could be promoted only if dozens that come after it were all worse."""
-
-
-def rungs(max_epochs: int, grace_period: int = 1, eta: int = REDUCTION_FACTOR) -> tuple[int, ...]:
-    """The epochs at which trials compete, the last one max_epochs: 1, 3, 9, 27."""
-    epochs = []
-    while grace_period < max_epochs:
-        epochs.append(grace_period)
-        grace_period *= eta
-    return (*epochs, max_epochs)
-
-
-def survives(value: float, others: list[float], eta: int = REDUCTION_FACTOR) -> bool:
-    """Whether a value is in the best 1/eta of all that reached the rung, itself (not in `others`) included."""
-    better = sum(other > value for other in others)
-    return better < max(1, (len(others) + 1) // eta)
-
-
-def validates(epoch: int, at_rungs: tuple[int, ...]) -> bool:
-    """Whether an epoch is scored on validation: the first three, every third, and rungs.
-
-    Scoring a split costs up to a third of training on as many steps; each epoch of it would slow the search by a tenth.
-    """
-    return epoch <= REDUCTION_FACTOR or epoch % REDUCTION_FACTOR == 0 or epoch in at_rungs
 
 
 def _checked(report: Report) -> Report:

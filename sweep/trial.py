@@ -10,7 +10,7 @@ from ray import tune
 
 from sweep.crash import SetupError
 from sweep.record import Report
-from sweep.scheduler import rungs, validates
+from sweep.rungs import rungs, validates
 from sweep.settings import Settings
 from vae.config import Config
 from vae.corpus import Corpus

@@ -12,8 +12,16 @@ ROOT = Path(__file__).parents[1]
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions that a sweep depends on."""
-    return checkpoint.versions() | {name: metadata.version(name) for name in ("ray", "optuna")}
+    """Versions that a sweep depends on; without those that are not installed, where models alone are trained."""
+    found = {name: version for name in ("ray", "optuna") for version in _versions(name)}
+    return checkpoint.versions() | found
+
+
+def _versions(name: str) -> list[str]:
+    try:
+        return [metadata.version(name)]
+    except metadata.PackageNotFoundError:
+        return []
 
 
 def git(*words: str) -> str:

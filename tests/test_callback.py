@@ -7,7 +7,7 @@ from sweeping import new_folder, report, write_checkpoint
 from sweep.board import Board
 from sweep.callback import Clock, SweepCallback
 from sweep.live import LiveView
-from sweep.scheduler import rungs
+from sweep.rungs import rungs
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import CPU, HEADED, REAL, SMALL, chi_square, noise_for, randomise, sample
+from tiny import CPU, HEADED, REAL, SMALL, chi_square, each_tensor, noise_for, randomise, sample
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from vae.bounds import evaluate, importance_weighted_bound
@@ -56,8 +56,8 @@ def exact(model, batch):
     at, log_weight = grid()
     found = []
     for row in range(len(batch.x)):
-        window = Batch(*(getattr(batch, name)[row, None] for name in ("x", "mask", "previous", "begins", "shift")))
-        many = Batch(*(getattr(window, name).expand(len(at), *getattr(window, name).shape[1:]) for name in vars(batch)))
+        window = each_tensor(batch, lambda part, row=row: part[row, None])
+        many = each_tensor(window, lambda part: part.expand(len(at), *part.shape[1:]))
         z = at[:, None]
         if model.code_unit == "step":  # a code depends on the steps before, not on their codes: an integral a step
             z = at[:, None, None].expand(-1, len(window.x[0]), -1)
@@ -80,10 +80,10 @@ def test_the_elbo_is_a_bound_that_importance_weighting_raises(family, head):
     batch = replace(batch, begins=torch.tensor([True, False, False]), shift=torch.tensor([0, 1, -2]))
     answer, draws = exact(model, batch), 1000
     for row in range(3):
-        one = Batch(*(getattr(batch, name)[row, None] for name in vars(batch)))
+        one = each_tensor(batch, lambda part, row=row: part[row, None])
         means, errors = [], []
         for samples in (1, 2, 8, 32):
-            many = Batch(*(getattr(one, name).repeat_interleave(draws * samples, 0) for name in vars(one)))
+            many = each_tensor(one, lambda part, samples=samples: part.repeat_interleave(draws * samples, 0))
             log_likelihood, code = model.terms(many, noise_for(model, many, samples))
             weights = (log_likelihood + code.log_ratio).double().view(draws, samples)
             bounds = weights.logsumexp(1) - math.log(samples)

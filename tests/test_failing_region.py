@@ -3,7 +3,8 @@
 from tiny import BINARY, CPU, make_corpus
 
 from sweep.record import Report
-from sweep.scheduler import Asha, validates
+from sweep.rungs import validates
+from sweep.scheduler import Asha
 from vae.config import Config
 from vae.trainer import DivergedError, Trainer, TrainingData
 

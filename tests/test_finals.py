@@ -9,7 +9,7 @@ from training import assert_same
 
 from sweep.checkpoints import trained_epochs
 from sweep.results import SweepFolder
-from sweep.scheduler import rungs, validates
+from sweep.rungs import rungs, validates
 from sweep.seeds import median
 from sweep.versions import revision
 from vae import checkpoint

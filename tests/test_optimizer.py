@@ -26,9 +26,14 @@ def loss_of(model, step):
     return (model(x).squeeze(1) - x.sum(1)).square().mean()
 
 
+def follow(model, optimizer, step):
+    optimizer.differentiate(loss_of(model, step))
+    optimizer.step(step)
+
+
 def train(model, optimizer, steps):
     for step in steps:
-        optimizer.step(loss_of(model, step), step)
+        follow(model, optimizer, step)
 
 
 def weights(model):
@@ -47,7 +52,7 @@ def test_steps_are_adamws_at_the_learning_rate_of_the_schedule():
     adamw = torch.optim.AdamW(other.parameters(), lr=1.0, weight_decay=0.0)
     config = Config(**{**PLAIN, **schedule})
     for step in range(12):
-        optimizer.step(loss_of(model, step), step)
+        follow(model, optimizer, step)
         adamw.param_groups[0]["lr"] = learning_rate(config, step)
         adamw.zero_grad()
         loss_of(other, step).backward()

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from sweep.record import Report
-from sweep.scheduler import MOST_WAITING, PROMOTION, STOPPING, Asha, rungs, survives
+from sweep.rungs import rungs, survives
+from sweep.scheduler import MOST_WAITING, PROMOTION, STOPPING, Asha
 
 
 @pytest.mark.parametrize(

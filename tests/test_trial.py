@@ -7,7 +7,7 @@ import pytest
 from tiny import SMALL, make_corpus
 
 from sweep.crash import SetupError
-from sweep.scheduler import validates
+from sweep.rungs import validates
 from sweep.settings import Settings
 from sweep.trial import VaeTrial
 from vae.config import FAMILY_NAMES

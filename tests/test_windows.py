@@ -44,6 +44,21 @@ def test_windows_partition_the_songs_at_every_phase(lengths, window, seed):
         assert (plan.start >= songs.starts[plan.song]).all()
 
 
+def test_features_that_are_on_are_counted_without_the_device():
+    """Of steps that lie elsewhere; a bound, which fits few sizes."""
+    values = (torch.rand(400, 88, generator=torch.Generator().manual_seed(0)) < 0.2).numpy().astype(np.uint8)
+    away = Songs(Split(values, np.array([150, 250])), torch.device("meta"))
+    plan = away.partition(40)
+    for part in (plan[:3], plan[3:4], plan):
+        on = sum(int(values[at : at + n].sum()) for at, n in zip(part.start, part.length, strict=True))
+        shape = away.shape(part, 64)
+        assert shape.steps == 64
+        assert on <= shape.on < on + 1024
+        assert shape.on % 1024 == 0
+    here = Songs(Split(values, np.array([150, 250])), CPU)
+    assert here.batch(plan, 40).on is None  # where counting costs nothing
+
+
 def test_a_phase_moves_the_cuts_to_the_left():
     songs = numbered([10])
     assert songs.partition(4).length.tolist() == [4, 4, 2]
@@ -122,7 +137,7 @@ def test_no_shift_is_a_shift_of_nothing():
     songs = Songs(Split(np.eye(6, 88, dtype=np.uint8), np.array([6])), CPU)
     plan = songs.partition(2)
     plain, zeros = songs.batch(plan, 2), songs.batch(plan, 2, torch.zeros(3, dtype=torch.long))
-    for name in vars(plain):
+    for name in ("x", "mask", "previous", "begins", "shift"):
         assert torch.equal(getattr(plain, name), getattr(zeros, name))
     assert torch.equal(plain.shift, torch.zeros(3, dtype=torch.long))
 

@@ -1,10 +1,13 @@
 """Corpora of a few hundred made steps, in which a code has something to say, and models small enough to test."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import torch
 from scipy.stats import chisquare
+from torch import Tensor
 
 from vae.config import HEAD_NAMES, Config
 from vae.corpus import Corpus, Split, fingerprint
@@ -109,6 +112,11 @@ def randomise(model: Module, seed: int = 0, gain: float = 1.5) -> Module:
             else:
                 weights.copy_(0.5 * noise + float("norm" in name and "weight" in name))
     return model
+
+
+def each_tensor(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """A batch of the same windows, every tensor of which is changed."""
+    return replace(batch, **{name: change(value) for name, value in vars(batch).items() if value is not None})
 
 
 def make_batch(kind: str, window: int, lengths: list[int], seed: int = 0) -> Batch:

@@ -12,6 +12,8 @@ import torch
 # many lengths. Keeping 64 costs a few hundredths of the speed. It reads this when it first runs.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
+torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for each shape, which takes longer than what it saves
+
 
 def default_device() -> torch.device:
     """The GPU if there is one."""

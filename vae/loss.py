@@ -21,7 +21,7 @@ def log_normal_ratio(z: Tensor, noise: Tensor, std: Tensor) -> Tensor:
 
 
 def objective(
-    log_likelihood: Tensor, kl: Tensor, steps: int, beta: float | Tensor, free_bits: float | Tensor
+    log_likelihood: Tensor, kl: Tensor, steps: int | Tensor, beta: float | Tensor, free_bits: float | Tensor
 ) -> Tensor:
     """The training loss, a scalar in nats per time step.
 

@@ -32,13 +32,16 @@ class Optimizer:
         self._adam = torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
         self._average = [p.detach().clone() for p in values] if config.ema else None
 
-    def step(self, loss: Tensor, optimizer_step: int) -> None:
-        """Follows the gradient of a scalar loss; steps count from 0."""
+    def differentiate(self, loss: Tensor) -> None:
+        """Puts the gradient of a scalar loss in the place of the one before; on a GPU into the same memory."""
+        self._adam.zero_grad(set_to_none=loss.device.type == "cpu")
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, optimizer_step: int) -> None:
+        """Follows the gradient; steps count from 0."""
         values = list(self._parameters.values())
         for group in self._adam.param_groups:
             group["lr"] = learning_rate(self.config, optimizer_step)
-        self._adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(values, self.config.grad_clip)
         self._adam.step()
         if self._average is not None:

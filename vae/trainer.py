@@ -17,13 +17,14 @@ from vae.config import Config
 from vae.corpus import SPLITS, Corpus
 from vae.device import gains_by_bf16, release_memory
 from vae.errors import OtherRunError, UserError
+from vae.graphs import Graphs
 from vae.loss import objective
 from vae.models.likelihood import Moments, moments_of
 from vae.models.registry import build_model
 from vae.optimizer import Optimizer
 from vae.ranking import rank_key
 from vae.schedules import RateControl, beta, learning_rate
-from vae.windows import Batch, Order, Plan, Songs
+from vae.windows import Order, Plan, Shape, Songs
 
 MAX_EPOCHS = 27
 EPOCH_STEPS = 100_000
@@ -97,6 +98,7 @@ class Trainer:
             self.model = build_model(config, data.corpus.spec, data.moments).to(data.device)
         self._optimizer = Optimizer(self.model, config)
         self._control = RateControl(config, data.device) if config.rate_target else None
+        self._graphs = Graphs(data.device)
         grid = data.corpus.spec.steps_per_bar if config.family == "hierarchical" else None
         songs, model = data.songs["train"], self.model
         self._order = Order(songs, config.shown, config.batch_steps, seed, grid or 1, model.padded_to)
@@ -142,7 +144,7 @@ class Trainer:
             "train_log_likelihood": log_likelihood / steps,
             "train_kl": kl / steps,
             "train_elbo": (log_likelihood - kl) / steps,
-            "beta": float(self._price()[0]),
+            "beta": float(self._control.beta) if self._control else beta(self.config, self.optimizer_step),
             "learning_rate": learning_rate(self.config, self.optimizer_step),
             "examples_per_second": windows / seconds,
             "train_seconds": seconds,
@@ -162,7 +164,7 @@ class Trainer:
         steps_before, windows = self.steps_seen, 0
         while windows == 0 or self.steps_seen < (self.epoch + 1) * self.epoch_steps:
             plan = self._order.take()
-            sums += self._optimizer_step(self._batch(plan), plan.steps)
+            sums += self._optimizer_step(plan)
             self.steps_seen += plan.steps
             windows += len(plan)
             if self.optimizer_step % _CHECK_EVERY == 0:
@@ -187,27 +189,40 @@ class Trainer:
             release_memory()
             self._released = now
 
-    def _batch(self, plan: Plan) -> Batch:
-        most, n = self.config.transpose, len(plan)
-        shift = torch.randint(-most, most + 1, (n,)) * (torch.rand(n) >= _IN_PLACE) if most else None
-        return self.data.songs["train"].batch(plan, self.model.padded_to(plan.longest), shift)
-
-    def _price(self) -> tuple[float | Tensor, float | Tensor]:
-        """Of the KL: beta, and what is free."""
-        if self._control is not None:
-            return self._control.beta, self._control.target
-        return beta(self.config, self.optimizer_step), self.config.free_bits
-
-    def _optimizer_step(self, batch: Batch, steps: int) -> Tensor:
+    def _optimizer_step(self, plan: Plan) -> Tensor:
         """One step of AdamW; returns the sums of log-likelihood and KL, [2]."""
+        songs = self.data.songs["train"]
+        shape = songs.shape(plan, self.model.padded_to(plan.longest))
+        numbers = torch.tensor([plan.steps, beta(self.config, self.optimizer_step)])
+        sums = self._graphs.run(self._differentiate, shape, songs.places(plan, self._shift(len(plan))), numbers)
+        self._optimizer.step(self.optimizer_step)
+        self.optimizer_step += 1
+        return sums
+
+    def _shift(self, n: int) -> Tensor | None:
+        """By how much n windows are transposed, [n]."""
+        most = self.config.transpose
+        return torch.randint(-most, most + 1, (n,)) * (torch.rand(n) >= _IN_PLACE) if most else None
+
+    def _differentiate(self, shape: Shape, places: Tensor, numbers: Tensor) -> Tensor:
+        """The gradient for the windows at some places; sums of log-likelihood and KL, [2].
+
+        Args:
+            shape: of the batch.
+            places: as of `Songs.gather`.
+            numbers: [2], the real steps and beta.
+        """
+        batch = self.data.songs["train"].gather(places, shape, self.config.transpose > 0)
         noise = torch.randn(self.model.code_shape(*batch.mask.shape), device=self.data.device)
         with self._mixed_precision():
             log_likelihood, code = self.model.terms(batch, noise)
-        loss = objective(log_likelihood, code.kl, steps, *self._price())
-        self._optimizer.step(loss, self.optimizer_step)
-        if self._control is not None:
+        steps, weight = numbers
+        if self._control is None:
+            self._optimizer.differentiate(objective(log_likelihood, code.kl, steps, weight, self.config.free_bits))
+        else:
+            price = self._control.beta, self._control.target
+            self._optimizer.differentiate(objective(log_likelihood, code.kl, steps, *price))
             self._control.observe(code.kl.sum() / steps)
-        self.optimizer_step += 1
         return torch.stack([log_likelihood.detach().double().sum(), code.kl.detach().double().sum()])
 
     def _mixed_precision(self) -> torch.autocast:

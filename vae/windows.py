@@ -6,6 +6,7 @@ step counts exactly once.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ _PADDED, _FILLED_UP = 1.25, 4.0
 The second is larger, for dense layers take little memory for padding, and fewer windows would make more batches than
 schedules reckon with. A single window may be longer.
 """
+_ON = 1024  # features that are on are counted in multiples of so many, so that few shapes differ
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Batch:
     previous: Tensor  # [B, D], the step before the window; zero at the start of a song
     begins: Tensor  # [B] bool, whether the window begins its song
     shift: Tensor  # [B] int64, semitones by which the music was moved up
+    on: int | None = None  # features that are not 0, at most; on a GPU, which would be waited for to count them
 
     @property
     def lengths(self) -> Tensor:
@@ -67,6 +70,13 @@ class Plan:
         return int(self.length.sum())
 
 
+class Shape(NamedTuple):
+    """What the sizes of a batch's tensors hang on, beside the number of windows."""
+
+    steps: int  # T
+    on: int | None  # as of `Batch`
+
+
 def join(plans: list[Plan]) -> Plan:
     """One plan after another."""
     return Plan(*(torch.cat([getattr(plan, name) for plan in plans]) for name in ("song", "start", "length")))
@@ -98,6 +108,8 @@ class Songs:
         # A row of zeros at the end stands for padding and for what comes before a song.
         self.values = torch.from_numpy(np.concatenate([split.values, silent])).to(device)
         self.steps = len(split.values)
+        on = split.values.sum(1, dtype=np.int64) if split.values.dtype == np.uint8 else np.zeros(self.steps, np.int64)
+        self._on = torch.from_numpy(np.concatenate([[0], on.cumsum()]))  # [steps + 1], before each step
 
     def partition(self, window: int, phase: Tensor | None = None) -> Plan:
         """Cuts every song into consecutive windows, in order.
@@ -124,18 +136,32 @@ class Songs:
             steps: at least the longest window's.
             shift: [B], semitones by which each window is transposed; for piano rolls.
         """
-        device = self.values.device
-        start, length = plan.start.to(device), plan.length.to(device)
-        offsets = torch.arange(steps, device=device)
-        mask = offsets < length[:, None]
+        places = self.places(plan, shift).to(self.values.device)
+        return self.gather(places, self.shape(plan, steps), shift is not None)
+
+    def shape(self, plan: Plan, steps: int) -> Shape:
+        """Of the batch of a plan, padded to `steps` steps."""
+        if self.values.device.type == "cpu":
+            return Shape(steps, None)
+        on = int((self._on[plan.start + plan.length] - self._on[plan.start]).sum())
+        return Shape(steps, -(-on // _ON) * _ON)
+
+    def places(self, plan: Plan, shift: Tensor | None = None) -> Tensor:
+        """What `gather` needs of a plan, [5, B] int64 on the CPU; `shift` as of `batch`."""
         begins = plan.start == self.starts[plan.song]
-        before = torch.where(begins, self.steps, plan.start - 1).to(device)
+        before = torch.where(begins, self.steps, plan.start - 1)
+        shift = torch.zeros_like(plan.start) if shift is None else shift
+        return torch.stack([plan.start, plan.length, before, begins, shift])
+
+    def gather(self, places: Tensor, shape: Shape, moved: bool) -> Batch:
+        """The batch at some places, which lie on this device; `moved`: whether any window may be transposed."""
+        start, length, before, begins, shift = places
+        offsets = torch.arange(shape.steps, device=places.device)
+        mask = offsets < length[:, None]
         rows = torch.cat([before[:, None], torch.where(mask, start[:, None] + offsets, self.steps)], dim=1)
         values = self.values.index_select(0, rows.flatten()).view(*rows.shape, -1)
-        shift = torch.zeros_like(plan.start) if shift is None else shift
-        shift = shift.to(device)
-        values = (_transpose(values, shift) if shift.any() else values).float()
-        return Batch(values[:, 1:], mask, values[:, 0], begins.to(device), shift)
+        values = (_transpose(values, shift) if moved else values).float()
+        return Batch(values[:, 1:], mask, values[:, 0], begins.bool(), shift, shape.on)
 
 
 def _transpose(rolls: Tensor, shift: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from sweep import space
 from sweep.replay import Point, Run
-from sweep.scheduler import REDUCTION_FACTOR, rungs
+from sweep.rungs import REDUCTION_FACTOR, rungs
 from vae.ranking import rank_value
 from vae.trainer import MAX_EPOCHS, MIN_KL
 

@@ -20,6 +20,7 @@ from vae.models.likelihood import Moments
 from vae.windows import Batch
 
 _STD_FLOOR = 1e-4  # keeps log std finite
+_STEPS = 32
 
 
 class Normal(NamedTuple):
@@ -75,8 +76,8 @@ class Vae(nn.Module, ABC):
         return max(window, self.most_scored) if window >= self.spec.longest_song else window
 
     def padded_to(self, longest: int) -> int:
-        """Steps that a batch is padded to whose longest window has `longest`."""
-        return longest
+        """Steps that a batch is padded to whose longest window has `longest`; on a GPU few sizes, see `vae.graphs`."""
+        return longest if self.device().type == "cpu" else -(-longest // _STEPS) * _STEPS
 
     def code_shape(self, n: int, steps: int) -> tuple[int, ...]:
         """The shape of z for n windows of so many steps."""
@@ -124,6 +125,9 @@ class Vae(nn.Module, ABC):
 
     def score(self, h: Tensor, batch: Batch) -> Tensor:
         """Log p(x|h) of each window by the output head, padding left out: [B, T, H] to [B], in nats."""
+        if batch.on is not None:  # counting real steps would wait for a GPU, and give another shape each time
+            padded = self.head.log_prob(h.flatten(0, 1), batch.x.flatten(0, 1), batch.on).view(batch.mask.shape)
+            return torch.where(batch.mask, padded, 0.0).sum(1)
         real = batch.mask.flatten().nonzero().squeeze(1)
         x, states = batch.x.flatten(0, 1).index_select(0, real), h.flatten(0, 1).index_select(0, real)
         window = torch.div(real, batch.mask.shape[1], rounding_mode="floor")

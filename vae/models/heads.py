@@ -46,8 +46,9 @@ class IndependentHead(nn.Module):
         parameters: Tensor = self.output(h)
         return parameters
 
-    def log_prob(self, h: Tensor, x: Tensor) -> Tensor:
+    def log_prob(self, h: Tensor, x: Tensor, on: int | None = None) -> Tensor:
         """Log p(x|h), summed over features: [N, H] and [N, D] to [N], in nats."""
+        del on
         return self.likelihood.log_prob(self.output(h), x)
 
     def sample(self, h: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
@@ -90,9 +91,9 @@ class AutoregressiveHead(nn.Module):
         with torch.no_grad():
             self.output.bias.copy_(self.likelihood.initial_bias)
 
-    def logits(self, h: Tensor, x: Tensor) -> Tensor:
-        """The logit of each key given those below it: [N, H] and [N, D] to [N, D]."""
-        prefixes = _prefixes(x)
+    def logits(self, h: Tensor, x: Tensor, on: int | None = None) -> Tensor:
+        """The logit of each key given those below it: [N, H] and [N, D] to [N, D]; `on` as of `log_prob`."""
+        prefixes = _prefixes(x, on)
         read = self.read(h).index_select(0, prefixes.step)
         return self._logits(read, prefixes.keys).float().gather(0, prefixes.owner)
 
@@ -104,9 +105,15 @@ class AutoregressiveHead(nn.Module):
         logits: Tensor = self.output(self.dropout(state))
         return logits
 
-    def log_prob(self, h: Tensor, x: Tensor) -> Tensor:
-        """Log p(x|h), summed over keys: [N, H] and [N, D] to [N], in nats."""
-        return self.likelihood.log_prob(self.logits(h, x), x)
+    def log_prob(self, h: Tensor, x: Tensor, on: int | None = None) -> Tensor:
+        """Log p(x|h), summed over keys: [N, H] and [N, D] to [N], in nats.
+
+        Args:
+            h: of the decoder.
+            x: 0 and 1.
+            on: a bound on how many keys of x are on; None: they are counted, for which a GPU is waited for.
+        """
+        return self.likelihood.log_prob(self.logits(h, x, on), x)
 
     def sample(self, h: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         """Draws x ~ p(x|h), [..., H] to [..., D]; drawn on the CPU so that devices agree.
@@ -132,13 +139,14 @@ class AutoregressiveHead(nn.Module):
 Head = IndependentHead | AutoregressiveHead
 
 
-def _prefixes(x: Tensor) -> _Prefixes:
-    """All prefixes of the steps [N, D], 0 and 1; some more at the end that nobody owns, see `_ROWS`."""
+def _prefixes(x: Tensor, on: int | None) -> _Prefixes:
+    """All prefixes of the steps [N, D], 0 and 1; some more at the end that nobody owns, see `_ROWS`; `on` a bound."""
     through = x.cumsum(1)  # keys on up to and including each
     count = through[:, -1].long() + 1
     first = count.cumsum(0) - count
-    count[-1] += -count.sum() % _ROWS
-    step = torch.repeat_interleave(torch.arange(len(x), device=x.device), count)
+    rows = None if on is None else len(x) + on
+    count[-1] += -count.sum() % _ROWS if rows is None else rows - count.sum()
+    step = torch.repeat_interleave(torch.arange(len(x), device=x.device), count, output_size=rows)
     number = torch.arange(len(step), device=x.device) - first.index_select(0, step)
     # Keys that are off take no part, so that no gradient reaches a key through a prefix that ends below it.
     place = through.masked_fill(x == 0, torch.inf)

@@ -33,7 +33,7 @@ class Hierarchical(SummaryVae):
 
     def padded_to(self, longest: int) -> int:
         """Whole bars."""
-        return -(-longest // self._bar) * self._bar
+        return -(-super().padded_to(longest) // self._bar) * self._bar
 
     def _plans(self, z: Tensor, bars: int) -> tuple[Tensor, Tensor, Tensor]:
         """What each bar's decoder begins with (output and cell) and reads at every step: [B, bars, H] each."""
