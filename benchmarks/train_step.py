@@ -206,7 +206,7 @@ def table(figures: dict[str, Any]) -> Table:
             family,
             f"{row['examples_per_second']:,.0f}",
             f"{row['steps_per_second']:,.0f}",
-            f"{row['share_of_limit']:.2f}",
+            f"{row['share_of_limit']:.2g}",
             f"{row['plain_steps_per_second']:,.0f}",
             f"{row['ratio_plain_loop']:.2f}",
         )

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from tiny import BINARY, SMALL, make_batch, randomise
+from torch import nn
 
 from vae.config import Config
 from vae.models import layers
 from vae.models.dropout import Dropout
 from vae.models.heads import build_head
-from vae.models.layers import PastReader, Recall, StepReader, Summary, Writer, read_code, reverse, rotate
+from vae.models.layers import Lstm, PastReader, Recall, StepReader, Summary, Writer, read_code, reverse, rotate
 
 LENGTHS = [8, 5, 1, 7]
 
@@ -256,6 +257,28 @@ def test_recall_sees_neither_the_present_step_nor_the_future():
 
 
 # The writer
+
+
+def test_lstms_upon_each_other_are_pytorchs():
+    stacked, oracle = Lstm(10, 2, 0.25), nn.LSTM(10, 10, 2, batch_first=True)
+    for i, layer in enumerate(stacked.layers):
+        for name, weights in layer.named_parameters():
+            oracle.get_parameter(name.replace("l0", f"l{i}")).data.copy_(weights)
+    x, before = random(3, 7, 10), [(random(1, 3, 10, seed=i), random(1, 3, 10, seed=9 + i)) for i in (1, 2)]
+    stacked.eval()
+    expected, (h, c) = oracle(x, tuple(torch.cat(part) for part in zip(*before, strict=True)))
+    found, left = stacked(x, before)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.cat([state[0] for state in left]), h)
+    torch.testing.assert_close(torch.cat([state[1] for state in left]), c)
+    stacked.train()
+    below, _ = stacked.layers[0](x)
+    seen = []
+    stacked.layers[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    stacked(x)
+    dropped = seen[0] == 0
+    assert 0.1 < dropped.float().mean() < 0.4
+    torch.testing.assert_close(seen[0][~dropped], below[~dropped] / 0.75)
 
 
 @torch.no_grad()

@@ -97,7 +97,7 @@ def test_a_piece_longer_than_a_window_goes_on_where_each_window_ends():
         weights.zero_()
     model.writer.past.start.fill_(50.0)
     model.writer.past.reader.step.bias.fill_(-50.0)
-    model.writer.lstm.weight_ih_l0.fill_(1.0)
+    model.writer.lstm.layers[0].weight_ih_l0.fill_(1.0)
     model.head.output.weight.fill_(100.0)
     model.head.output.bias.fill_(-30.0)
     piece = draw(model, 1, 1.0, 0)[0]

@@ -3,8 +3,11 @@
 On a GPU a small model's step is hundreds of kernels of some microseconds each, and Python takes ten times as long to
 launch them one by one. A graph launches all of them at once. It is for tensors of one shape, at one place in memory: so
 batches come in few shapes on a GPU (`Vae.padded_to`, `Batch.on`), and what they hold is copied to where it was.
+
+`VAE_GRAPHS=0` in the environment launches every step, `VAE_GRAPHS=64` records as many shapes (the default).
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +18,7 @@ from torch import Tensor
 _WARM = 2
 """Times that a shape is computed before its graph is recorded: libraries choose their algorithms, gradients get their
 memory, and shapes that hardly ever come are not worth a graph."""
-_MOST = 64
+_MOST = int(os.environ.get("VAE_GRAPHS") or 64)
 """Graphs of a trainer."""
 
 
@@ -47,7 +50,7 @@ class Graphs:
         key = (shape, *(given.shape for given in inputs))
         if key not in self._graphs:
             self._seen[key] += 1
-            if self._seen[key] <= _WARM or len(self._graphs) == _MOST:
+            if self._seen[key] <= _WARM or len(self._graphs) >= _MOST:
                 return compute(shape, *(given.to(self._device, non_blocking=True) for given in inputs))
             self._graphs[key] = self._record(compute, shape, inputs)
         graph, own, made = self._graphs[key]

@@ -19,6 +19,9 @@ from vae.windows import Batch
 Memory = tuple[Tensor, Tensor]
 """Keys and values, [B, J, E] each; of a `Recall` keys are turned by their step, and as they are, [B, J, 2 A]."""
 
+State = tuple[Tensor, Tensor]
+"""Output and cell of an LSTM, [1, B, H] each."""
+
 _WEAK = 0.05  # of the usual size
 _BASE = 10_000.0  # of the rotary wavelengths
 _QUERIES = 256  # that look for moments at once: bounds the memory
@@ -219,11 +222,31 @@ class Recall(nn.Module):
         return self._found(state, memory, memory[0].shape[1] - 1)
 
 
+class Lstm(nn.Module):
+    """LSTMs one upon the other, with dropout between them; `nn.LSTM`, but for where that dropout comes from.
+
+    On a GPU that of `nn.LSTM` lives in a buffer of cuDNN's that a seed replaces, from under `vae.graphs`.
+    """
+
+    def __init__(self, width: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.LSTM(width, width, batch_first=True) for _ in range(layers))
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, before: list[State] | None = None) -> tuple[Tensor, list[State]]:
+        """[B, T, H] to [B, T, H], and the states that the layers are left in; `before`: that they begin in."""
+        left: list[State] = []
+        for i, layer in enumerate(self.layers):
+            x, state = layer(self.dropout(x) if i else x, before[i] if before else None)
+            left.append(state)
+        return x, left
+
+
 class Pen(NamedTuple):
     """Where a `Writer` is while it samples."""
 
     read: Tensor  # [n, 1, E], the step before
-    lstm: tuple[Tensor, Tensor] | None
+    lstm: list[State] | None
     memory: Memory | None
     state: Tensor | None  # [n, 1, H], before the step that comes next
 
@@ -233,9 +256,9 @@ class Writer(nn.Module):
 
     def __init__(self, config: Config, spec: DataSpec, head: Head, shown: int) -> None:
         super().__init__()
-        width, layers = config.rnn_width, config.rnn_layers
+        width = config.rnn_width
         self.past = PastReader(config, spec, head, width)
-        self.lstm = nn.LSTM(width, width, layers, batch_first=True, dropout=config.dropout if layers > 1 else 0.0)
+        self.lstm = Lstm(width, config.rnn_layers, config.dropout)
         self.dropout = Dropout(config.dropout)
         self.recall = Recall(width, width, config.recall_width, shown) if config.recall_width else None
 
