@@ -43,6 +43,8 @@ _IN_SETUP = {  # the error itself is text by then
     StoreError.__name__: STORAGE,
     OtherRunError.__name__: OUTDATED,
 }
+_GPU_ERRORS = ("CUDA error", "cuDNN error", "CUDNN_", "CUBLAS_")
+"""Of PyTorch, after which a process is of no use: the GPU's, another's that shares it by MPS, or indeed the trial's."""
 _NOT_SHARED = "Unable to set up cluster storage"  # Ray's, on a node that does not see where results are
 
 
@@ -86,6 +88,8 @@ def _of_task(cause: Exception) -> Crash:
         return Crash(OUTDATED, f"its checkpoint can't be gone on from: {cause}")
     if isinstance(cause, OSError) or _NOT_SHARED in str(cause):
         return Crash(STORAGE, f"its checkpoint could not be kept: {reason(cause)}")
+    if str(cause).startswith(_GPU_ERRORS):
+        return Crash(WORKER, _line(str(cause), 0))
     return Crash(TRIAL, f"{type(cause).__name__}: {_line(str(cause), 0)}")
 
 

@@ -14,7 +14,7 @@ from sweep.rungs import rungs, validates
 from sweep.settings import Settings
 from vae.config import Config
 from vae.corpus import Corpus
-from vae.device import default_device
+from vae.device import default_device, release_gpu
 from vae.errors import OtherRunError, UserError
 from vae.store import StoreError, fetched
 from vae.trainer import DivergedError, Trainer, TrainingData
@@ -58,7 +58,7 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
     def _begin(self, config: dict[str, Any]) -> None:
         self._failure: str | None = None
         self._trainer: Trainer | None = None
-        torch.cuda.empty_cache()  # of the trial before, for other actors share the GPU
+        release_gpu()  # of the trial before
         self._unreported = False  # a rung that the checkpoint has been to
         try:
             model_config = Config.for_data(self._data.corpus.spec, config["params"])

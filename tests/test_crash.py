@@ -63,6 +63,16 @@ ERRORS = {
         TRIAL,
         "its worker could not be set up: OSError: disk full",
     ),
+    "a GPU's error": (
+        raised(RuntimeError("CUDA error: an illegal memory access was encountered\nSearch for")).as_instanceof_cause(),
+        WORKER,
+        "CUDA error: an illegal memory access was encountered",
+    ),
+    "a GPU's memory in training": (
+        raised(RuntimeError("CUDA out of memory. Tried to allocate")).as_instanceof_cause(),
+        TRIAL,
+        "RuntimeError: CUDA out of memory. Tried to allocate",
+    ),
     "killed for memory": (
         OutOfMemoryError(KILLED),
         TRIAL,

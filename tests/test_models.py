@@ -9,6 +9,7 @@ import torch
 from tiny import (
     CASES,
     HEADED,
+    SPECS,
     each_tensor,
     make_batch,
     make_corpus,
@@ -129,6 +130,23 @@ def test_sizes_that_hang_on_bounds_alone_change_nothing(family, head):
             expected, found = parts_of(model, batch, noise, row), parts_of(model, bounded, noise, row)
             for mine, theirs in zip(found, expected, strict=True):
                 torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_windows_come_in_few_lengths_where_steps_are_recorded():
+    """As on a GPU: of short windows in one, and never longer than what training shows, whose batches would shrink."""
+    few, spec = {}, replace(SPECS["binary"], longest_song=200)
+
+    def made(family, window):
+        return build_model(Config.for_data(spec, params_of("binary", family, window=window)), spec).to("meta")
+
+    for window in (3, 40, 100):
+        model = made("recurrent", window)
+        few[window] = [model.padded_to(longest) for longest in range(1, window + 1)]
+        assert all(padded >= longest for longest, padded in enumerate(few[window], start=1))
+        assert model.padded_to(window + 1) % 32 == 0
+    assert [sorted(set(lengths)) for lengths in few.values()] == [[3], [32, 40], [32, 64, 96, 100]]
+    bars = made("hierarchical", 99)
+    assert sorted({bars.padded_to(longest) for longest in range(1, 100)}) == [33, 66, 96, 99]
 
 
 def parts_of(model, batch, noise, row):

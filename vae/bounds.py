@@ -25,8 +25,8 @@ VALIDATION_SEED = 0
 TEST_SEED = 1
 ACTIVE_VARIANCE = 0.01
 """A dimension is active if Var_x E[z|x] exceeds this (Burda et al. 2015)."""
-_BATCH_STEPS, _ON_GPU = 2048, 8
-"""Steps of music, evaluated at once, padding included, and times as many on a GPU; bounds do not depend on them."""
+_BATCH_STEPS = 2048  # evaluated at once, padding included; bounds do not depend on it
+_ON_GPU = 8  # times as many, of music: of other binary data most features may be on, each of which takes memory
 _FOREIGN = 1000  # added to the seed of a draw from the prior that stands for another code
 
 Units = tuple[tuple[int, int, int], ...]
@@ -82,7 +82,8 @@ def _first_noise(seed: int, units: Units, latent_dim: int) -> Tensor:
 
 def _batches(model: Vae, songs: Songs, plan: Plan) -> Iterator[tuple[Tensor, Batch]]:
     """All windows in batches: their numbers, and they themselves."""
-    steps = _BATCH_STEPS * (1 if model.device().type == "cpu" else _ON_GPU)
+    many = model.spec.is_music and model.device().type != "cpu"
+    steps = _BATCH_STEPS * (_ON_GPU if many else 1)
     for windows in in_batches(plan, steps_as_wide(model.spec, steps), model.padded_to):
         part = plan[windows]
         yield windows, songs.batch(part, model.padded_to(part.longest))

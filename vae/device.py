@@ -32,6 +32,13 @@ def gains_by_bf16(family: str, device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16")) and family != "dense"
 
 
+def release_gpu() -> None:
+    """Gives back what PyTorch keeps of a GPU, for others share it; once no trainer is alive, see `vae.graphs`."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch._C._cuda_clearCublasWorkspaces()
+        torch.cuda.empty_cache()
+
+
 def release_memory() -> None:
     """Gives what is free back to the system.
 

@@ -4,65 +4,97 @@ On a GPU a small model's step is hundreds of kernels of some microseconds each, 
 launch them one by one. A graph launches all of them at once. It is for tensors of one shape, at one place in memory: so
 batches come in few shapes on a GPU (`Vae.padded_to`, `Batch.on`), and what they hold is copied to where it was.
 
-`VAE_GRAPHS=0` in the environment launches every step, `VAE_GRAPHS=64` records as many shapes (the default).
+`VAE_GRAPHS=0` in the environment launches every step.
 """
 
 import os
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from vae.windows import Shape
+
 _WARM = 2
 """Times that a shape is computed before its graph is recorded: libraries choose their algorithms, gradients get their
 memory, and shapes that hardly ever come are not worth a graph."""
-_MOST = int(os.environ.get("VAE_GRAPHS") or 64)
-"""Graphs of a trainer."""
+_MOST_STEPS = 0 if os.environ.get("VAE_GRAPHS") == "0" else 16_384
+_LEAST_STEPS = 256
+"""Time steps of all graphs of a trainer, of which each counts as so many at least: 64 graphs, fewer of long windows,
+whose LSTMs take kernels a step."""
+
+Compute = Callable[[Shape, Tensor, Tensor], Tensor]
+_Graph = tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]
+"""With the places of its inputs, and that of its output."""
 
 
 class Graphs:
-    """Functions on a GPU, recorded once per shape of their inputs and then replayed; elsewhere they are called.
+    """A trainer's gradients: on a GPU recorded once per shape of a batch and then replayed, elsewhere computed.
+
+    It does not hold what it computes, a method of the trainer: a GPU's memory is free once nobody has the trainer. A
+    trainer has a stream of its own to record on. Where graphs share one, newer releases of PyTorch free what products
+    work in with any graph, for all.
 
     Args:
-        device: of all that the functions compute.
+        device: of the trainer.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._seen: Counter[Any] = Counter()
-        self._graphs: dict[Any, tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]] = {}
-        # A stream of one's own: nothing can be recorded on the usual one, and memory goes around within a stream.
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._seen: Counter[tuple[int, Shape]] = Counter()
+        self._graphs: dict[tuple[int, Shape], _Graph] = {}
+        self._steps_left = _MOST_STEPS if device.type == "cuda" else 0
+        if self._steps_left:
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._pool = torch.cuda.graph_pool_handle()
 
-    def run(self, compute: Callable[..., Tensor], shape: tuple[Any, ...], *inputs: Tensor) -> Tensor:
-        """Gives `compute(shape, *inputs)`, valid until the next call.
+    def run(self, compute: Compute, shape: Shape, places: Tensor, numbers: Tensor) -> Tensor:
+        """Gives `compute(shape, places, numbers)`, valid until the next call.
 
         Args:
-            compute: the same at every call, waits for nothing, and has side effects in tensors that stay in place only.
-            shape: what sizes hang on that are not those of the inputs.
-            inputs: on the CPU.
+            compute: the same at every call; waits for nothing, and changes only tensors that stay in place.
+            shape: of the batch, but for its windows.
+            places: [5, B], on the CPU.
+            numbers: [N], on the CPU.
         """
-        if self._stream is None:
-            return compute(shape, *inputs)
-        key = (shape, *(given.shape for given in inputs))
-        if key not in self._graphs:
-            self._seen[key] += 1
-            if self._seen[key] <= _WARM or len(self._graphs) >= _MOST:
-                return compute(shape, *(given.to(self._device, non_blocking=True) for given in inputs))
-            self._graphs[key] = self._record(compute, shape, inputs)
+        key = (places.shape[1], shape)
+        if key not in self._graphs and not self._recorded(key, compute, shape, places, numbers):
+            given = (tensor.to(self._device, non_blocking=True) for tensor in (places, numbers))
+            return compute(shape, *given)
         graph, own, made = self._graphs[key]
-        for place, given in zip(own, inputs, strict=True):
-            place.copy_(given, non_blocking=True)
+        for place, tensor in zip(own, (places, numbers), strict=True):
+            place.copy_(tensor, non_blocking=True)
         graph.replay()
         return made
 
-    def _record(
-        self, compute: Callable[..., Tensor], shape: tuple[Any, ...], inputs: tuple[Tensor, ...]
-    ) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
-        own, graph = [given.to(self._device) for given in inputs], torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            made = compute(shape, *own)
+    def _recorded(self, key: tuple[int, Shape], compute: Compute, shape: Shape, *inputs: Tensor) -> bool:
+        """Records what has come often enough, if there is room."""
+        self._seen[key] += 1
+        cost = max(_LEAST_STEPS, shape.steps)
+        if self._seen[key] <= _WARM or cost > self._steps_left:
+            return False
+        try:
+            self._graphs[key] = self._record(compute, shape, *inputs)
+        except RuntimeError as error:
+            if "out of memory" not in str(error):
+                raise
+            # What is recorded keeps its memory. Launched, the same steps may fit.
+            self._graphs.clear()
+            self._steps_left = 0
+            torch.cuda.empty_cache()
+            return False
+        self._steps_left -= cost
+        return True
+
+    def _record(self, compute: Compute, shape: Shape, *inputs: Tensor) -> _Graph:
+        own, graph = tuple(tensor.to(self._device) for tensor in inputs), torch.cuda.CUDAGraph()
+        torch.cuda.synchronize(self._device)
+        torch.cuda.empty_cache()  # for the memory of graphs is apart
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                made = compute(shape, *own)
+            finally:
+                graph.capture_end()
         return graph, own, made

@@ -16,7 +16,7 @@ from vae.bounds import VALIDATION_SEED, evaluate
 from vae.config import Config
 from vae.corpus import SPLITS, Corpus
 from vae.device import gains_by_bf16, release_memory
-from vae.errors import OtherRunError, UserError
+from vae.errors import OtherRunError
 from vae.graphs import Graphs
 from vae.loss import objective
 from vae.models.likelihood import Moments, moments_of
@@ -325,7 +325,7 @@ class Trainer:
             feasible, value = counters["best_key"]
             del metrics["provenance"]
         except (KeyError, TypeError, RuntimeError) as error:
-            raise UserError(f"{directory}: not a checkpoint of this version ({error!r:.200}).") from None
+            raise OtherRunError(f"{directory}: not a checkpoint of this version ({error!r:.200}).") from None
         self.best = Best((feasible, value), metrics, weights)
 
     def _require_same_run(self, directory: Path) -> None:

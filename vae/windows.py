@@ -35,7 +35,7 @@ class Batch:
     previous: Tensor  # [B, D], the step before the window; zero at the start of a song
     begins: Tensor  # [B] bool, whether the window begins its song
     shift: Tensor  # [B] int64, semitones by which the music was moved up
-    on: int | None = None  # features that are not 0, at most; on a GPU, which would be waited for to count them
+    on: int | None = None  # binary features that are on, at most; None on a CPU, which counts them at no cost
 
     @property
     def lengths(self) -> Tensor:

@@ -77,7 +77,10 @@ class Vae(nn.Module, ABC):
 
     def padded_to(self, longest: int) -> int:
         """Steps that a batch is padded to whose longest window has `longest`; on a GPU few sizes, see `vae.graphs`."""
-        return longest if self.device().type == "cpu" else -(-longest // _STEPS) * _STEPS
+        if self.device().type == "cpu":
+            return longest
+        padded = -(-longest // _STEPS) * _STEPS
+        return min(padded, self.config.shown) if longest <= self.config.shown else padded
 
     def code_shape(self, n: int, steps: int) -> tuple[int, ...]:
         """The shape of z for n windows of so many steps."""
