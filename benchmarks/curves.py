@@ -148,7 +148,9 @@ def record(args: argparse.Namespace) -> None:
     _require_same(folder, curves, "epoch_steps", {args.epoch_steps})
     done = {(curve["number"], curve["seed"]) for curve in curves}
     wanted = [(n, seed) for seed in range(args.seeds) for n in range(args.count) if (n, seed) not in done]
-    origin = {"revision": trainer_revision(), "epoch_steps": args.epoch_steps, "machine": machine()["processor"]}
+    here = machine()
+    where = f"{', '.join([here['processor'], *here['gpus']])}, {args.workers} at a time"
+    origin = {"revision": trainer_revision(), "epoch_steps": args.epoch_steps, "machine": where}
     with tempfile.TemporaryDirectory(prefix="curves-") as scratch:
         saved = Path(scratch) / "corpus.npz"
         corpus = load_corpus(args.data, None, None, args.steps_per_bar)
