@@ -51,10 +51,15 @@ def highest_rung(trials: Sequence[FrozenTrial]) -> int | None:
     return max(full) if full else min(reached, default=None)
 
 
+def good_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The good set, best first."""
+    rung = highest_rung(trials)
+    return heapq.nlargest(good_count(len(trials)), trials, key=lambda trial: standing(trial, rung))
+
+
 def comparable(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
     """The trials as TPE shall see them, see the head of this file; of very many all the good ones, others at random."""
-    rung = highest_rung(trials)
-    good = heapq.nlargest(good_count(len(trials)), trials, key=lambda trial: standing(trial, rung))
+    rung, good = highest_rung(trials), good_trials(trials)
     numbers = {trial.number for trial in good}
     others = [trial for trial in trials if trial.number not in numbers]
     if len(trials) > _MOST_SEEN:
@@ -146,7 +151,8 @@ def _smooth(distribution: BaseDistribution) -> BaseDistribution:
     return FloatDistribution(distribution.low, distribution.high, log=distribution.log)
 
 
-def _on_grid(value: Any, distribution: BaseDistribution) -> Any:
+def on_grid(value: Any, distribution: BaseDistribution) -> Any:
+    """The whole number nearest to one that was drawn as real."""
     if not isinstance(distribution, IntDistribution):
         return value
     return distribution.low + distribution.step * round((value - distribution.low) / distribution.step)
@@ -209,4 +215,4 @@ class RungSampler(OneByOne):
             self._drawn |= self._tpe.sample_relative(self._seen, trial, group)
         if param_name not in self._drawn:  # too few trials yet
             return self._tpe.sample_independent(self._seen, trial, param_name, param_distribution)
-        return _on_grid(self._drawn[param_name], param_distribution)
+        return on_grid(self._drawn[param_name], param_distribution)

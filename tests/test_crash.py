@@ -38,7 +38,7 @@ from sweep.crash import (
     classify,
     crash_of,
 )
-from sweep.proposal import propose
+from sweep.proposal import key_of, propose
 from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
 from sweep.workers import ActorManager, keep_error, known
@@ -255,7 +255,8 @@ def test_what_is_lost_by_no_fault_of_its_own_teaches_nothing(make_study, blamed,
         crash(asha, blamed, SURVIVED[blamed] + 1)
     assert study.counts()["failed"] == 4
     known = make_study(trials=30).drawn()  # the journal has it too
-    others = propose(known[:8], lambda trial: space.suggest(trial, study.settings.task), len(known), ())
+    tried = {key_of(trial.params) for trial in known}
+    others = propose(known[:8], lambda trial: space.suggest(trial, study.settings.task), len(known), tried)
     study.ask()
     assert (study.drawn()[-1].params != others) is learns
 
