@@ -1,4 +1,4 @@
-"""What a study tries next: a draw of the sampler that was not tried before, and that is not likely to fail.
+"""What a study tries next: a variation of a good trial or a draw of TPE, not tried before, and not likely to fail.
 
 TPE smooths over the border of a region where trials fail, and where the best values lie beside that border, as with
 the learning rate, a third of its draws fall beyond. So they are drawn again if a forest (Breiman 2001), which cuts
