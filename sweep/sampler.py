@@ -12,7 +12,6 @@ Trials count once they have a user attribute, which `sweep.study` sets when all 
 they were lost with their nodes, see `sweep.crash`.
 """
 
-import heapq
 import math
 import random
 from collections import Counter
@@ -20,7 +19,7 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -38,6 +37,10 @@ _RANDOM = 5
 those finds more than Optuna's ten, half of them random, do."""
 
 
+_NOWHERE = (-1, 0.0)
+"""Where a trial stands that has no value, or has failed."""
+
+
 def good_count(trials: int) -> int:
     """How many of the best make the good set: a tenth of those seen, as Optuna has it."""
     return math.ceil(0.1 * min(trials, _MOST_SEEN))
@@ -51,15 +54,17 @@ def highest_rung(trials: Sequence[FrozenTrial]) -> int | None:
     return max(full) if full else min(reached, default=None)
 
 
-def good_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The good set, best first."""
+def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that have values, best first, as seen from the highest rung that enough have reached."""
     rung = highest_rung(trials)
-    return heapq.nlargest(good_count(len(trials)), trials, key=lambda trial: standing(trial, rung))
+    standings = [(standing(trial, rung), trial) for trial in trials]
+    valued = [(place, trial) for place, trial in standings if place > _NOWHERE]
+    return [trial for _, trial in sorted(valued, key=lambda pair: pair[0], reverse=True)]
 
 
 def comparable(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
     """The trials as TPE shall see them, see the head of this file; of very many all the good ones, others at random."""
-    rung, good = highest_rung(trials), good_trials(trials)
+    rung, good = highest_rung(trials), ranked(trials)[: good_count(len(trials))]
     numbers = {trial.number for trial in good}
     others = [trial for trial in trials if trial.number not in numbers]
     if len(trials) > _MOST_SEEN:
@@ -88,10 +93,10 @@ def standing(trial: FrozenTrial, rung: int | None) -> tuple[int, float]:
     """What trials are ordered by, seen from a rung: the highest one reached up to there, then the value at it."""
     values = trial.intermediate_values
     if rung is None or not values or trial.state == TrialState.FAIL:
-        return -1, 0.0
+        return _NOWHERE
     if rung in values:
         return rung, values[rung]
-    return max(((step, value) for step, value in values.items() if step < rung), default=(-1, 0.0))
+    return max(((step, value) for step, value in values.items() if step < rung), default=_NOWHERE)
 
 
 def _at_rung(trial: FrozenTrial, rung: int | None) -> FrozenTrial:
@@ -149,6 +154,15 @@ def _smooth(distribution: BaseDistribution) -> BaseDistribution:
     if not isinstance(distribution, IntDistribution):
         return distribution
     return FloatDistribution(distribution.low, distribution.high, log=distribution.log)
+
+
+def lies_in(value: Any, distribution: BaseDistribution) -> bool:
+    """Whether a value is one that a distribution gives."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    on_its_grid = not isinstance(distribution, IntDistribution) or (value - distribution.low) % distribution.step == 0
+    return distribution.low <= value <= distribution.high and on_its_grid
 
 
 def on_grid(value: Any, distribution: BaseDistribution) -> Any:

@@ -186,9 +186,11 @@ def _code(trial: optuna.trial.Trial, family: str, min_kl: float) -> dict[str, An
     # Under a name of its own where the range is another: TPE knows one range a name, that which it met first.
     name, high = ("sequential_latent_dim", 64) if family == "sequential" else ("latent_dim", 256)
     params: dict[str, Any] = {"latent_dim": trial.suggest_int(name, 2, high, log=True), "rate_target": 0.0}
-    rate = min(_MOST_RATE, round(min_kl * trial.suggest_float("rate", *_RATES), 6))
-    control = trial.suggest_categorical("kl_control", ("free_bits", "rate_target"))
-    params[control] = rate
+    control = "free_bits"  # of nothing, where there is no floor to hold
+    if min_kl:
+        rate = min(_MOST_RATE, round(min_kl * trial.suggest_float("rate", *_RATES), 6))
+        control = trial.suggest_categorical("kl_control", ("free_bits", "rate_target"))
+        params[control] = rate
     if control == "free_bits":
         schedule = trial.suggest_categorical("beta_schedule", ("constant", "warmup", "cyclical"))
         if schedule != "constant":
@@ -217,5 +219,6 @@ def _defaults(family: str, spec: DataSpec) -> dict[str, Any]:
         "sequential_latent_dim": config.latent_dim,
         "lr_schedule": "cosine",
         "kl_control": "rate_target",
+        "beta_schedule": "constant",
         "rate": 1.2,
     }

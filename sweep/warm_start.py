@@ -23,7 +23,7 @@ from sweep.begun import read_study
 from sweep.earlier import Earlier
 from sweep.proposal import Given
 from sweep.results import SweepFolder
-from sweep.sampler import informs
+from sweep.sampler import informs, lies_in
 from sweep.settings import Settings
 from sweep.uploads import fetch
 from vae.errors import UserError
@@ -163,15 +163,7 @@ class _Fitting(Given):
         """The parameter as given, or the family's default, or, if neither is in the range, the range's first value."""
         del study, trial
         values = [given[param_name] for given in (self._params, self._defaults) if param_name in given]
-        return next((value for value in values if _lies_in(value, param_distribution)), _first(param_distribution))
-
-
-def _lies_in(value: Any, distribution: BaseDistribution) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    on_grid = not isinstance(distribution, IntDistribution) or (value - distribution.low) % distribution.step == 0
-    return distribution.low <= value <= distribution.high and on_grid
+        return next((value for value in values if lies_in(value, param_distribution)), _first(param_distribution))
 
 
 def _first(distribution: BaseDistribution) -> Any:
