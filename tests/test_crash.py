@@ -249,9 +249,7 @@ SEED = 1
     [(TRIAL, True), (WORKER, True), (NODE, True), (PREEMPTION, False), (STORAGE, False), (OUTDATED, False)],
 )
 def test_what_is_lost_by_no_fault_of_its_own_teaches_nothing(make_study, blamed, learns):
-    """The next proposal, a draw of TPE, is one of the other trials alone; what fails by itself, or kills its nodes,
-    counts.
-    """
+    """The next draw is one of the other trials alone; what fails by itself, or kills its nodes, counts."""
     study = make_study(trials=30, seed=SEED)
     asha = Asha(study, lambda: False)
     for number in range(8):
