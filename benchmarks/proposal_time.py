@@ -4,8 +4,8 @@
 
 Journals are made of random draws from the search space, with values at the rungs that the best third of each rung goes
 on from; in half of them every trial in the upper third of the learning rates has failed, so that a forest is fitted to
-that too. Then a study that reads such a journal is asked for trials, as a sweep's is. Beside it, TPE fitted to all
-trials that a proposal looks at instead of a few of them.
+that too. Then a study that reads such a journal is asked for trials, as a sweep's is. Beside it, without variations,
+TPE fitted to all trials that a proposal looks at instead of a few of them.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.common import Table, write
-from sweep import sampler, space
+from sweep import proposal, sampler, space
 from sweep.record import TrialRecord
 from sweep.rungs import REDUCTION_FACTOR, rungs
 from sweep.settings import Settings
@@ -94,7 +94,7 @@ def measure(corpus: Corpus, count: int, failing: bool, folder: Path) -> dict[str
     study = Study(path, settings, None)
     ask(study, 1)  # the first imports what it needs
     ours = ask(study, _ASKED)
-    with patch.object(sampler, "_MOST_SEEN", sys.maxsize):
+    with patch.object(sampler, "_MOST_SEEN", sys.maxsize), patch.object(proposal, "_VARIED", 0.0):
         everything = ask(study, _ASKED_OF_ALL)
     return {"trials": count, "failing": failing, "ms": ours, "ms_fitted_to_all": everything}
 
