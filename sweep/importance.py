@@ -30,7 +30,8 @@ class Importance:
 
     Args:
         shares: by name, the largest first; they sum to 1.
-        chance: by name, the share that one in twenty random orders of the same trials exceeds; less means nothing.
+        chance: by name, the share that one in twenty random orders of the same trials exceeds; less means nothing. More
+            may be descent: variations of a good trial have what it happened to have.
         good: how many trials count as the best.
         trials: how many they are the best of.
         rung: at which those are compared that have reached it.

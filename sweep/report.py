@@ -59,7 +59,8 @@ _PLANS = (
         "Parameter importance",
         "What sets the best trials apart from all others that have a value or failed, in the sampler's order: by value "
         "at the highest rung that enough have reached, then at lower ones (conditional PED-ANOVA). The black mark is "
-        "what one in 20 random orders of the same trials exceeds: pale bars, which stay below it, say nothing. A "
+        "what one in 20 random orders of the same trials exceeds: pale bars, which stay below it, say nothing. Most "
+        "proposals vary a good trial: what that happened to have, its variations have too, and it looks important. A "
         "parameter that only some families have counts for as much as those families do. What the sampler has "
         "settled on, and hardly varies any more, can't stand out.",
         importances.draw,
