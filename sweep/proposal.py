@@ -63,9 +63,9 @@ def propose(
 
 def _draws(seen: Sequence[FrozenTrial], draw: Callable[[optuna.Trial], Any], seed: int) -> Iterator[dict[str, Any]]:
     """Variations of the best of the trials it sees, or what TPE draws by them; at random if it sees none."""
-    best, dice = ranked(seen), random.Random(seed)
-    varies = bool(best) and dice.random() < _VARIED
-    scratch = optuna.create_study(sampler=Variation(best, dice) if varies else RungSampler(seen, seed))
+    dice = random.Random(seed)
+    best = ranked(seen) if dice.random() < _VARIED else []
+    scratch = optuna.create_study(sampler=Variation(best, dice) if best else RungSampler(seen, seed))
     for _ in range(_DRAWS):
         trial = scratch.ask()
         draw(trial)

@@ -216,13 +216,11 @@ class Trainer:
         noise = torch.randn(self.model.code_shape(*batch.mask.shape), device=self.data.device)
         with self._mixed_precision():
             log_likelihood, code = self.model.terms(batch, noise)
-        steps, weight = numbers
-        if self._control is None:
-            self._optimizer.differentiate(objective(log_likelihood, code.kl, steps, weight, self.config.free_bits))
-        else:
-            price = self._control.beta, self._control.target
-            self._optimizer.differentiate(objective(log_likelihood, code.kl, steps, *price))
-            self._control.observe(code.kl.sum() / steps)
+        (steps, weight), control = numbers, self._control
+        price = (weight, self.config.free_bits) if control is None else (control.beta, control.target)
+        self._optimizer.differentiate(objective(log_likelihood, code.kl, steps, *price))
+        if control is not None:
+            control.observe(code.kl.sum() / steps)
         return torch.stack([log_likelihood.detach().double().sum(), code.kl.detach().double().sum()])
 
     def _mixed_precision(self) -> torch.autocast:
