@@ -37,7 +37,7 @@ def assert_all_there(lab, name, trials, output):
 
 def test_a_sweep_from_the_laptop_loses_nothing_when_a_worker_is_powered_off_or_cut_off(lab, on_prem, music):
     longer = SMALL.replace("8000", "40000")  # than what happens to it
-    process = sweep(lab, f"--data ~/{music.name} --name lost --trials 40 {longer}", on_prem)
+    process = sweep(lab, f"--data ~/{music.name} --name lost --trials 24 {longer}", on_prem)
     wait_for(lambda: nodes(lab, "lost") >= {"w1", "w2"}, process)
     lab["w2"].power_off()
     wait_for(lambda: _joined(lab, on_prem, 1), process)
@@ -47,7 +47,7 @@ def test_a_sweep_from_the_laptop_loses_nothing_when_a_worker_is_powered_off_or_c
         wait_for(lambda: _joined(lab, on_prem, 1), process)
     output = end(process)
     wait_for(lambda: _joined(lab, on_prem, 2))
-    assert_all_there(lab, "lost", 40, output)
+    assert_all_there(lab, "lost", 24, output)
     assert "its node died" in output
     assert (lab["laptop"].home / "music" / "results" / "lost" / "best" / "metrics.json").exists()
     assert "lost: dense" in lab["laptop"].run("cd ~/music && python -m vae.sample --best")
