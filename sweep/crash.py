@@ -1,5 +1,8 @@
 """Why Ray gave a trial up, and what is to blame: it, its worker, its node, its checkpoint, or where those are kept."""
 
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ray.exceptions import (
@@ -22,13 +25,18 @@ STORAGE, SETUP, OUTDATED = "storage", "setup", "outdated"
 MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, PREEMPTION: 30, STORAGE: 30, SETUP: 2, OUTDATED: 0}
 """That a trial survives without a new epoch in between. Its own errors would come again, so of these none. A worker
 that was killed may have taken too much memory; it will again, if so. A node that went away, shared with other trials,
-says nothing of this one unless that goes on; a market that took it back, or a store that refused, never does.
-One that could not be made ready for any trial has been tried for a minute each time. A checkpoint of another version
-of the code stays one."""
+says nothing of this one unless that goes on. A checkpoint of another version of the code stays one. See `PLACES` for
+the rest."""
+PLACES = (PREEMPTION, STORAGE, SETUP)
+"""What is to blame for a crash that never says anything of a trial: a market that took a node back, a store that
+refused, a node that could not be made ready for any trial, which was tried for a minute. A trial that crashes by these
+more often goes on nevertheless, as long as others train."""
 NODES_KILLED = 2
 """Died under a trial, in a row, which is to blame if no other can be. Else those that can are tried one at a time."""
-BLAMELESS = (NODE, PREEMPTION, STORAGE, SETUP, OUTDATED)
+BLAMELESS = (NODE, OUTDATED)
 """Of which a trial that ends says nothing of its params."""
+STANDSTILL_SECONDS = 300.0
+"""Without a report, and with nothing that trains, in which no place has been of use to any trial."""
 
 _LOST = (ActorUnavailableError, NodeDiedError, LocalRayletDiedError, ObjectLostError)
 _NODE_DIED = "because its node has died"  # Ray tells it from the worker's death in the message alone
@@ -38,13 +46,14 @@ class SetupError(Exception):
     """A node can't be made ready for trials, whichever they are."""
 
 
+_GPU_ERRORS = ("CUDA error", "cuDNN error", "CUDNN_", "CUBLAS_")
+"""Of PyTorch, after which a process is of no use: the GPU's, another's that shares it by MPS, or indeed the trial's."""
 _IN_SETUP = {  # the error itself is text by then
     SetupError.__name__: SETUP,
     StoreError.__name__: STORAGE,
     OtherRunError.__name__: OUTDATED,
+    **dict.fromkeys(_GPU_ERRORS, WORKER),
 }
-_GPU_ERRORS = ("CUDA error", "cuDNN error", "CUDNN_", "CUBLAS_")
-"""Of PyTorch, after which a process is of no use: the GPU's, another's that shares it by MPS, or indeed the trial's."""
 _NOT_SHARED = "Unable to set up cluster storage"  # Ray's, on a node that does not see where results are
 
 
@@ -75,9 +84,17 @@ def classify(error: Exception) -> Crash:
     if isinstance(error, _LOST) or (isinstance(error, RayActorError) and _NODE_DIED in str(error)):
         return Crash(NODE, "its node died or could not be reached")
     if isinstance(error, RayActorError) and error.actor_init_failed:
-        blamed = next((blamed for name, blamed in _IN_SETUP.items() if name in str(error)), TRIAL)
-        return Crash(blamed, f"its worker could not be set up: {_line(str(error), -1)}")
+        return _of_setup(str(error))
     return Crash(WORKER, "its worker died" if isinstance(error, RayActorError) else _line(str(error), 0))
+
+
+def _of_setup(text: str) -> Crash:
+    """What is to blame for an error, by then a traceback, in the process that was to train a trial."""
+    lines = text.splitlines()
+    for word, blamed in _IN_SETUP.items():
+        if told := [line for line in lines if word in line]:
+            return Crash(blamed, f"its worker could not be set up: {_line(told[-1], 0)}")
+    return Crash(TRIAL, f"its worker could not be set up: {_line(text, -1)}")
 
 
 def _of_task(cause: Exception) -> Crash:
@@ -96,3 +113,30 @@ def _of_task(cause: Exception) -> Crash:
 def _line(text: str, index: int) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[index] if lines else "no reason given"
+
+
+class Standstill:
+    """Notices that no trial can be trained, wherever it comes to.
+
+    Args:
+        tell: told so, and why.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell, self._reported = tell, -math.inf
+
+    def reported(self) -> None:
+        """Takes note of a report of any trial."""
+        self._reported = time.monotonic()
+
+    def check(self, crash: Crash, count: int, others_train: bool) -> None:
+        """Of a trial that crashed by one of `PLACES`: whether this is one too many, and no other trial fares better.
+
+        Args:
+            crash: the last of those.
+            count: of such crashes, without a new epoch in between.
+            others_train: whether any other trial does now.
+        """
+        idle = time.monotonic() - self._reported > STANDSTILL_SECONDS
+        if count > MOST_CRASHES[crash.blamed] and idle and not others_train:
+            self._tell(f"no trial can be trained, so the sweep has stopped: {crash.reason}; mend that")

@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from ray.tune import Callback
+from ray.tune.experiment import Trial
 from ray.tune.result import SHOULD_CHECKPOINT
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from sweep.callback import SAVE_SECONDS, SweepCallback
-from sweep.crash import MOST_CRASHES, crash_of
+from sweep.crash import MOST_CRASHES, PLACES, Standstill, crash_of
 from sweep.live import FinalsView
 from sweep.record import Report
 from sweep.results import SweepFolder
@@ -61,7 +62,7 @@ def train_finals(
                 search_alg=searcher,
                 scheduler=Stoppable(stop.asked),
                 stop=_End(stop, runs[0].epochs),
-                callbacks=[_FinalsCallback(left, folder, view, searcher.put_back), *minders],
+                callbacks=[_FinalsCallback(left, folder, view, searcher.put_back, stop.fail), *minders],
                 max_failures=0,  # as of the search
             )
     return runs
@@ -148,9 +149,11 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
         folder: SweepFolder,
         view: FinalsView,
         put_back: Callable[[FinalRun], None],
+        fail: Callable[[str], None],
     ) -> None:
         self._runs, self._folder, self._view, self._put_back = runs, folder, view, put_back
         self._saved_at: dict[str, float] = {}
+        self._standstill = Standstill(fail)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A run trains, for the first time or again."""
@@ -163,6 +166,7 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
         """Takes in a report, and asks for a checkpoint at rungs, at the end, and where the last is old."""
         run, report = self._runs[trial.config["folder"]], result["report"]
         run.reach(report.epoch)
+        self._standstill.reported()
         if report.failure is not None:
             self._fail(run, report.failure)
             return
@@ -180,7 +184,11 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray gave a run up; it is put back, unless it is to blame, or what is was so too often."""
         run, crash = self._runs[trial.config["folder"]], crash_of(trial)
-        if run.crash(crash.blamed) > MOST_CRASHES[crash.blamed]:
+        count = run.crash(crash.blamed)
+        if crash.blamed in PLACES:
+            others_train = any(other.status == Trial.RUNNING for other in trials if other is not trial)
+            self._standstill.check(crash, count, others_train)
+        elif count > MOST_CRASHES[crash.blamed]:
             self._fail(run, crash.reason)
             return
         self._view.note(f"final run of trial {run.trial} with seed {run.seed} goes on: {crash.reason}")

@@ -74,6 +74,11 @@ class TrialRecord(Trained):
         """Whether it has been to a rung, and goes on only if it comes to be among the best there."""
         return self.state == "paused" and self.epoch >= self.goal
 
+    @property
+    def competes(self) -> bool:
+        """Whether its values at rungs count."""
+        return self.state != "failed" or self.lost
+
     def kept(self) -> dict[str, Any]:
         """What the journal keeps beside params and rung values."""
         names = (

@@ -57,7 +57,7 @@ def _search(
     """Runs Ray Tune until the study has no more trials or `stop` says so; not if the search was over before."""
     if study.over:
         return
-    scheduler = Asha(study, stop.asked)
+    scheduler = Asha(study, stop.asked, stop.fail)
     run_trials(
         corpus,
         study.settings,
@@ -174,11 +174,9 @@ def _sweep(
     finish(callback, folder, corpus, board, settings)
     if stop.impatient:
         say(f"nothing better in the last {args.patience:.3g} of the budget (--patience)")
-    if stop.full or final_stop.full:
-        raise UserError(
-            f"{folder.path}: the disk is nearly full, so the sweep has stopped; make room, then go on with "
-            f"{folder.again}{_TIME if study.most is None else ''}."
-        )
+    if failure := stop.failure or final_stop.failure:
+        time_left = _TIME if study.most is None else ""
+        raise UserError(f"{folder.path}: {failure}, then go on with {folder.again}{time_left}.")
     _tell_left(study, stop, cut_short, folder)
     say(f"took {duration(time.time() - started)}")
 

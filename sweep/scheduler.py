@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweep import space
-from sweep.crash import BLAMELESS, MOST_CRASHES, NODE, NODES_KILLED, SETUP, Crash, crash_of
+from sweep.crash import BLAMELESS, MOST_CRASHES, NODE, NODES_KILLED, PLACES, Crash, Standstill, crash_of
 from sweep.record import Report, TrialRecord
 from sweep.rungs import REDUCTION_FACTOR, rungs, survives
 from sweep.study import Study
@@ -39,6 +39,10 @@ def _checked(report: Report) -> Report:
             if not math.isfinite(value := metrics.get(name, 0.0)):
                 return replace(report, failure=f"diverged in epoch {metrics['epoch']}: {name} is {value:g}")
     return report
+
+
+def _refuse(failure: str) -> None:
+    raise UserError(f"{failure}.")
 
 
 class Stoppable(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
@@ -72,25 +76,36 @@ class Asha(Stoppable):
     Args:
         study: takes in every report and every end; its settings name the kind.
         stopping: whether the sweep is asked to stop; then every trial stops at its next report, resumable.
+        fail: told why no trial can be trained, whereupon the sweep is to stop.
     """
 
-    def __init__(self, study: Study, stopping: Callable[[], bool]) -> None:
+    def __init__(self, study: Study, stopping: Callable[[], bool], fail: Callable[[str], None] = _refuse) -> None:
         super().__init__(stopping)
         self.study = study
         self.rungs = rungs(study.settings.max_epochs)
         self._promotes = study.settings.scheduler == PROMOTION
         self._first = len(space.first_points(study.settings.task))
-        self._reported = False  # any trial, since the driver began
+        self._standstill = Standstill(fail)
 
     def next(self) -> TrialRecord | None:
         """The trial to run next: one that was cut off, or is promoted, or is new; None if there is none now."""
         if self.stopping():
             return None
         return (
-            self.study.cut_off(self._held)
-            or self._promoted()
-            or self.study.ask(self._goal(self.rungs[0]) if self._promotes else None)
+            self._cut_off() or self._promoted() or self.study.ask(self._goal(self.rungs[0]) if self._promotes else None)
         )
+
+    def _cut_off(self) -> TrialRecord | None:
+        """One that was cut off. What was lost by a crash may be that it had been stopped at its rung: it is again."""
+        while (record := self.study.cut_off(self._held)) is not None:
+            if (
+                self._promotes
+                or record.epoch not in record.values
+                or self._survival(record.number, record.epoch) is None
+            ):
+                return record
+            self.study.finish(record.number, "stopped")
+        return None
 
     def _held(self, record: TrialRecord) -> bool:
         """Whether a trial under which two nodes died waits: while another suspect trains, a loss would tell nothing."""
@@ -123,27 +138,22 @@ class Asha(Stoppable):
         self.crashed(trial.config["number"], crash_of(trial))
 
     def crashed(self, number: int, crash: Crash) -> None:
-        """Puts a trial back, unless it is to blame, or what is was so too often.
-
-        Raises:
-            UserError: again and again no worker could be set up, and none has been.
-        """
+        """Puts a trial back, unless it is to blame, or what is was so too often."""
         record = self.study.records[number]
         if record.ended:
             return
         count = record.crash(crash.blamed)
-        if crash.blamed == SETUP and count > MOST_CRASHES[SETUP] and self._stands_still():
-            raise UserError(f"{crash.reason}; no trial can be trained.")
+        if crash.blamed in PLACES:
+            self._standstill.check(crash, count, self._others_train(record))
         guilty = crash.blamed == NODE and self._kills(record)
-        if count <= MOST_CRASHES[crash.blamed] and not guilty:
+        if crash.blamed in PLACES or (count <= MOST_CRASHES[crash.blamed] and not guilty):
             self.study.put_back(number)
         else:
             record.lost = crash.blamed in BLAMELESS and not guilty
             self.study.finish(number, "failed", crash.reason if count == 1 else f"{crash.reason} ({count} times)")
 
-    def _stands_still(self) -> bool:
-        """Whether no trial has reported since the driver began, and none runs."""
-        return not self._reported and not any(record.state == "running" for record in self.study.records.values())
+    def _others_train(self, record: TrialRecord) -> bool:
+        return any(other.state == "running" for other in self.study.records.values() if other is not record)
 
     def _kills(self, record: TrialRecord) -> bool:
         """Whether a trial is the only suspect of those that trained where nodes died."""
@@ -158,7 +168,8 @@ class Asha(Stoppable):
 
     def judge(self, number: int, report: Report) -> str | None:
         """Takes in a report; how the trial ends by it, "paused" if it waits, or None if it goes on."""
-        report, self._reported = _checked(report), True
+        report = _checked(report)
+        self._standstill.reported()
         rung = report.epoch in self.rungs and report.failure is None
         self.study.report(number, report, rung)
         if report.failure is not None:

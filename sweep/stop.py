@@ -43,8 +43,16 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
         self._expected = expected
         self._bettered_at: float | None = None  # share of the budget
         self._asked_at: float | None = None
-        self._now = self._caught = self._impatient = self.full = False
+        self._now = self._caught = self._impatient = False
+        self.failure: str | None = None  # what keeps the sweep from going on
         self._room = room
+
+    def fail(self, failure: str) -> None:
+        """Asks as a person would, because of what a person must mend."""
+        if self.failure is None:
+            sys.stderr.write(f"\nstopping: {failure}\n")
+        self.failure = self.failure or failure
+        self._asked_at = self._asked_at or time.time()
 
     def listen(self) -> None:
         """Takes over Ctrl-C and SIGTERM."""
@@ -63,7 +71,7 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
 
     @property
     def interrupted(self) -> bool:
-        """Whether a person or a full disk, not the budget, asked."""
+        """Whether a person or a failure, not the budget, asked."""
         return self._asked_at is not None
 
     def left(self) -> float | None:
@@ -94,9 +102,8 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
 
     def asked(self) -> bool:
         """Whether trials should stop at their next report."""
-        if self._room is not None and not self.full and self._room() <= 0:
-            self.full = True
-            self._asked_at = self._asked_at or time.time()
+        if self._room is not None and self.failure is None and self._room() <= 0:
+            self.fail("the disk is nearly full, so the sweep has stopped; make room")
         return self.interrupted or self.left() == 0.0 or self.impatient
 
     def stop_all(self) -> bool:

@@ -87,7 +87,7 @@ class Study:
             self._stand(record)
             self._tried.add(key_of(frozen.params))
             self._failed += [record.number] if record.state == "failed" else []
-            for rung, value in values.items():
+            for rung, value in values.items() if record.competes else ():
                 insort(self.values_at(rung), (value, record.number))
         cut_off = [record for record in self.records.values() if record.state == "paused" and not record.waits]
         self._cut_off = [record.number for record in sorted(cut_off, key=lambda record: record.turn)]
@@ -226,14 +226,20 @@ class Study:
             trial.set_user_attr("record", record.kept())
 
     def values_at(self, rung: int) -> list[tuple[float, int]]:
-        """The rank values of all trials that have been to a rung, the lowest first, and the trials' numbers."""
+        """The rank values of the trials that have been to a rung, the lowest first, and the trials' numbers.
+
+        Without those that failed later, which would take the places of others that could be promoted.
+        """
         return self._rungs.setdefault(rung, [])
 
     def finish(self, number: int, state: str, failure: str | None = None) -> None:
         """Ends a trial as stopped, completed or failed."""
         record = self.records[number]
         record.state, record.failure = state, failure
-        self._failed += [number] if state == "failed" else []
+        if state == "failed":
+            insort(self._failed, number)
+        for rung, value in record.values.items() if not record.competes else ():
+            self.values_at(rung).remove((value, number))
         trial = self._trial(number)
         trial.set_user_attr("record", record.kept())
         value = record.values[record.epoch] if state == "completed" else None

@@ -16,7 +16,7 @@ from vae.config import Config
 from vae.corpus import Corpus
 from vae.device import default_device, release_gpu
 from vae.errors import OtherRunError, UserError
-from vae.store import StoreError, fetched
+from vae.store import StoreError, fetched, reason
 from vae.trainer import DivergedError, Trainer, TrainingData
 
 REPORT_SECONDS = 1.0
@@ -80,13 +80,15 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
     @staticmethod
     def _restore(trainer: Trainer, place: str) -> None:
         """From a checkpoint, which the driver has seen: if it is not there, this node does not see the place."""
-        with fetched(place) as path:
-            try:
+        try:
+            with fetched(place) as path:
                 trainer.restore(path)
-            except OtherRunError:
-                raise
-            except UserError as error:
-                raise StoreError(str(error)) from error
+        except OtherRunError:
+            raise
+        except UserError as error:
+            raise StoreError(str(error)) from error
+        except OSError as error:  # such as of a disk that is full
+            raise StoreError(f"{place}: {reason(error)}") from error
 
     def step(self) -> dict[str, Any]:
         """Trains to the next rung, or for `REPORT_SECONDS`, and reports."""

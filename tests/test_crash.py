@@ -28,6 +28,7 @@ from sweep.crash import (
     NODE,
     NODES_KILLED,
     OUTDATED,
+    PLACES,
     PREEMPTION,
     SETUP,
     STORAGE,
@@ -42,7 +43,8 @@ from sweep.proposal import key_of, propose
 from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
 from sweep.workers import ActorManager, keep_error, known
-from vae.errors import OtherRunError, UserError
+from vae.errors import OtherRunError
+from vae.store import StoreError
 
 KILLED = "1 worker(s) were killed due to the node running low on memory.\nMemory on the node was 5.41GB used."
 
@@ -62,6 +64,21 @@ ERRORS = {
         ActorDiedError(raised(OSError("disk full"))),
         TRIAL,
         "its worker could not be set up: OSError: disk full",
+    ),
+    "a checkpoint that finds no room in setup": (
+        ActorDiedError(raised(StoreError("s3://music/x: No space left on device"))),
+        STORAGE,
+        "its worker could not be set up: StoreError: s3://music/x: No space left on device",
+    ),
+    "a GPU's error in setup": (
+        ActorDiedError(raised(RuntimeError("CUDA error: unspecified launch failure\nCompile with"))),
+        WORKER,
+        "its worker could not be set up: RuntimeError: CUDA error: unspecified launch failure",
+    ),
+    "a node whose GPU fails": (
+        ActorDiedError(raised(SetupError("w1: RuntimeError: CUDA error: unspecified launch failure\nCompile with"))),
+        SETUP,
+        "its worker could not be set up: SetupError: w1: RuntimeError: CUDA error: unspecified launch failure",
     ),
     "a GPU's error": (
         raised(RuntimeError("CUDA error: an illegal memory access was encountered\nSearch for")).as_instanceof_cause(),
@@ -170,19 +187,36 @@ def crash(asha, blamed, times=1):
     return record
 
 
-def test_the_search_ends_where_no_worker_can_be_set_up_and_goes_on_where_others_train(asha):
-    trains = None
-    for ends in (True, False):
-        for _ in range(MOST_CRASHES[SETUP]):
-            record = asha.next()
-            asha.crashed(record.number, Crash(SETUP, "said"))
-            assert record.state == "paused"
-        assert asha.next() is record
-        with pytest.raises(UserError, match=r"said; no trial can be trained\.") if ends else contextlib.nullcontext():
-            asha.crashed(record.number, Crash(SETUP, "said"))
-        trains = trains or asha.next()
-        trains.state = "running"
-    assert (record.state, record.lost) == ("failed", True)
+@pytest.mark.parametrize("blamed", PLACES)
+def test_a_trial_that_no_place_takes_waits_as_long_as_others_train_and_then_the_search_ends(
+    make_study, blamed, monkeypatch
+):
+    told = []
+    asha = Asha(make_study(trials=9), lambda: bool(told), told.append)
+    other, record = asha.next(), asha.next()
+    other.state = "running"
+    for trains in (True, False):
+        for _ in range(MOST_CRASHES[blamed] + 1):
+            asha.crashed(record.number, Crash(blamed, "said"))
+            assert (record.state, record.lost, told) == ("paused", False, [])
+            assert asha.next() is record
+        if trains:
+            asha.judge(other.number, report(1, -5.0))
+            asha.study.finish(other.number, "stopped")  # moments ago
+    monkeypatch.setattr("sweep.crash.STANDSTILL_SECONDS", 0.0)
+    asha.crashed(record.number, Crash(blamed, "said"))
+    assert told == ["no trial can be trained, so the sweep has stopped: said; mend that"]
+    assert asha.next() is None
+    assert record.state == "paused"
+
+
+def test_a_trial_that_no_place_takes_at_first_is_tried_again(make_study):
+    told = []
+    asha = Asha(make_study(trials=9), lambda: False, told.append)
+    crash(asha, SETUP, MOST_CRASHES[SETUP])
+    assert told == []
+    crash(asha, SETUP)
+    assert told == ["no trial can be trained, so the sweep has stopped: said; mend that"]
 
 
 SURVIVED = MOST_CRASHES | {NODE: NODES_KILLED - 1}
@@ -246,7 +280,7 @@ SEED = 1
 
 @pytest.mark.parametrize(
     ("blamed", "learns"),
-    [(TRIAL, True), (WORKER, True), (NODE, True), (PREEMPTION, False), (STORAGE, False), (OUTDATED, False)],
+    [(TRIAL, True), (WORKER, True), (NODE, True), (OUTDATED, False)],
 )
 def test_what_is_lost_by_no_fault_of_its_own_teaches_nothing(make_study, blamed, learns):
     """The next draw is one of the other trials alone; what fails by itself, or kills its nodes, counts."""

@@ -92,6 +92,32 @@ def test_a_failure_ends_a_trial_at_once_and_leaves_no_value(asha):
     assert asha.judge(2, report(1, -900.0)) is None  # nothing to compare with
 
 
+def test_trials_that_fail_later_give_their_places_to_others(make_study):
+    asha = Asha(make_study(trials=60), lambda: False)
+    for record in [asha.next() for _ in range(6)]:
+        record.state = asha.judge(record.number, report(1, -4.0 - record.number))
+    others = [2, 3, 4, 5]
+    for number in (0, 1):
+        assert asha.next().number == number
+        assert asha.judge(number, report(2, -4.0, failure="diverged in epoch 2")) == "failed"
+        asha.study.finish(number, "failed", "diverged in epoch 2")
+    for study in (asha.study, make_study(trials=60)):  # read back too
+        assert [number for _, number in study.values_at(1)] == others[::-1]
+    assert asha.next().number == others[0]
+
+
+def test_a_trial_that_was_stopped_when_the_driver_died_is_stopped(make_study):
+    asha = Asha(make_study(trials=20, scheduler=STOPPING), lambda: False)
+    for _ in asha.study.settings.task.families:
+        run_to(asha, 3, -4.0)
+    number, end = run_to(asha, 3, -9.0)
+    assert end == "stopped"
+    again = Asha(make_study(trials=20, scheduler=STOPPING), lambda: False)
+    handed_out = [again.next().number for _ in range(number + 1)]
+    assert number not in handed_out
+    assert again.study.records[number].state == "stopped"
+
+
 @pytest.mark.parametrize("kind", [PROMOTION, STOPPING])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_finite_number_fails_and_counts_nowhere(make_study, kind, value):
