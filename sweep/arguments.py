@@ -174,6 +174,8 @@ def check(args: argparse.Namespace) -> None:
     require_seed(args)
     if re.match(r"\w+:/", args.results) and not re.match(r"(s3|gs)://.", args.results):
         raise UserError(f"--results {args.results}: must be a folder, s3://BUCKET/... or gs://BUCKET/...")
+    if args.cluster is not None and args.address is not None:
+        raise UserError(f"--cluster {args.cluster} is searched on by its own head; leave out --address.")
     if args.name is not None and not (re.fullmatch(r"\w[\w.-]*", args.name) and args.name != LATEST):
         rule = f"hold letters, digits, '.', '_' and '-', begin with one of the first two, and not be {LATEST!r}"
         raise UserError(f"--name must {rule}, but got {args.name!r}.")

@@ -8,14 +8,15 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from vae.errors import UserError
-from vae.store import Store, is_remote
+from vae.store import Store, is_remote, reason
 
 _RESULTS = re.compile(r"SWEEP_RESULTS=([^\s'\"]+)")
 _PROVIDERS = {
@@ -31,6 +32,14 @@ _ANY_PROVIDER = ("type", "module", "disable_node_updaters", "use_external_head_i
 _NEEDED = {"local": ("head_ip", "worker_ips"), "aws": ("region",), "gcp": ("region", "availability_zone", "project_id")}
 _RAYS_OWN = "SubnetIds"  # beside what EC2 takes
 _MACHINE_NEEDS = ("InstanceType", "ImageId")
+_GOOGLES = (
+    *("machineType", "disks", "networkInterfaces", "serviceAccounts", "scheduling", "guestAccelerators", "metadata"),
+    *("labels", "tags", "minCpuPlatform", "canIpForward", "sourceMachineImage", "sourceInstanceTemplate", "hostname"),
+    *("shieldedInstanceConfig", "confidentialInstanceConfig", "advancedMachineFeatures", "reservationAffinity"),
+    *("resourcePolicies", "deletionProtection", "description", "params", "acceleratorType", "runtimeVersion"),
+    *("acceleratorConfig", "networkConfig", "schedulingConfig"),
+)
+"""Of a machine at Google, or of its TPUs; the rest is for Google to say."""
 _TYPES = {"string": str, "integer": int, "boolean": bool, "list": list, "structure": dict}
 _DASHBOARD = re.compile(r"--dashboard-host[= ](?!127\.0\.0\.1|localhost)\S+")
 _PLACEHOLDER = re.compile(r"YOUR-[A-Z-]+|ami-0{17}")
@@ -80,6 +89,7 @@ def problems(path: Path) -> list[str]:
     with contextlib.suppress(AttributeError, TypeError) if found else contextlib.nullcontext():  # of what Ray refuses
         found += [*_of_provider(config), *_of_machines(config), *_left_as_they_were(config)]
         found += [*_of_head(config), *_of_access(config), *_of_mounts(config)]
+    found += [] if found else _of_account(config)
     found += [] if found else _of_results(config)
     return [f"{path}: {line}" for line in found]
 
@@ -125,9 +135,24 @@ def _kinds(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _of_machines(config: dict[str, Any]) -> Iterator[str]:
-    """Of AWS, whose client knows what a machine takes."""
-    if config["provider"].get("type") != "aws":
-        return
+    """What machines can't be, of AWS and Google."""
+    kind = config["provider"].get("type")
+    if kind == "aws":
+        yield from _of_aws_machines(config)
+    elif kind == "gcp":
+        for name, of_kind in _kinds(config).items():
+            yield from _slips(f"{name}.node_config", of_kind.get("node_config") or {}, _GOOGLES)
+
+
+def _slips(where: str, given: Iterable[str], known: Sequence[str]) -> Iterator[str]:
+    """Words that are nearly known ones, where others may be as good."""
+    for word in given:
+        if word not in known and (meant := _meant(str(word), known)):
+            yield f"{where} takes no {word}{meant}."
+
+
+def _of_aws_machines(config: dict[str, Any]) -> Iterator[str]:
+    """By AWS's client, which knows all that a machine takes."""
     try:
         from botocore.session import get_session
     except ImportError:
@@ -175,13 +200,13 @@ def _misfits(where: str, value: Any, shape: Any) -> Iterator[str]:
         yield from _unknown(where, [value], words)
 
 
-def _unknown(where: str, given: Iterable[str], known: list[str]) -> Iterator[str]:
+def _unknown(where: str, given: Iterable[str], known: Sequence[str]) -> Iterator[str]:
     for word in given:
         if word not in known:
             yield f"{where} takes no {word}{_meant(str(word), known)}."
 
 
-def _meant(key: str, known: list[str]) -> str:
+def _meant(key: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -238,11 +263,28 @@ def _opens(key: Path) -> bool:
 
 def _of_mounts(config: dict[str, Any]) -> Iterator[str]:
     """Links that lead nowhere, on which `ray up` fails once its head runs: it reads whatever it is to copy."""
-    for mount in (config.get("file_mounts") or {}).values():
+    for target, mount in (config.get("file_mounts") or {}).items():
+        if not isinstance(mount, str):
+            yield f"file_mounts.{target} must be a path on this machine, but is {mount!r}."
+            continue
         for folder, _, files in os.walk(Path(mount).expanduser()):
             for place in (Path(folder, name) for name in files):
                 if not place.exists():
                     yield f"{place} is a link to nothing, which Ray can't copy; remove it."
+
+
+def _of_account(config: dict[str, Any]) -> Iterator[str]:
+    """Whether AWS knows who asks."""
+    provider = config["provider"]
+    if provider.get("type") != "aws":
+        return
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        boto3.client("sts", provider["region"], **(provider.get("aws_credentials") or {})).get_caller_identity()
+    except (BotoCoreError, ClientError) as error:
+        yield f"AWS: {reason(error)}"
 
 
 def _of_results(config: dict[str, Any]) -> Iterator[str]:
@@ -251,7 +293,10 @@ def _of_results(config: dict[str, Any]) -> Iterator[str]:
     if place is None:
         yield "sets no SWEEP_RESULTS, where sweeps are written; see cluster.yaml."
     elif is_remote(place):
+        mark = f".doctor/{uuid.uuid4().hex}"
         try:
-            Store(place, patience=0.0).write(".doctor/laptop", b"")
+            store = Store(place, patience=0.0)
+            store.write(f"{mark}/laptop", b"")
+            store.remove(mark)
         except UserError as error:
             yield str(error)

@@ -27,19 +27,19 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> None:
     if args.cluster is not None:
-        _tell(cluster_file.problems(args.cluster), [], f"{args.cluster}")
+        _tell(cluster_file.problems(args.cluster), f"{args.cluster}")
         return
     if known_address(args.address) is None:
         raise UserError("no Ray cluster on this machine; pass --cluster FILE before `ray up`, or --address.")
     where = start_ray(args.address)
     try:
-        _tell(Preflight(args.results).problems(), warnings(), f"{where}, {sum(n['Alive'] for n in ray.nodes())} nodes")
+        found = [*Preflight(args.results).problems(), *warnings()]
+        _tell(found, f"{where}, {sum(node['Alive'] for node in ray.nodes())} nodes")
     finally:
         ray.shutdown()
 
 
-def _tell(problems: list[str], warnings: list[str], what: str) -> None:
-    sys.stdout.write("".join(f"warning: {line}\n" for line in warnings))
+def _tell(problems: list[str], what: str) -> None:
     if problems:
         raise UserError("\nerror: ".join(problems))
     sys.stdout.write(f"{what}: nothing wrong found\n")

@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,11 +177,12 @@ class Newcomers(Callback):  # type: ignore[misc]  # ray ships incomplete types
 
     Args:
         preflight: has asked the others.
+        takes: what a trial takes, by Ray's names.
         tell: is given each warning.
     """
 
-    def __init__(self, preflight: Preflight, tell: Callable[[str], None]) -> None:
-        self._preflight, self._tell = preflight, tell
+    def __init__(self, preflight: Preflight, takes: Iterable[str], tell: Callable[[str], None]) -> None:
+        self._preflight, self._takes, self._tell = preflight, set(takes), tell
         self._looked = self._staffed = time.monotonic()
 
     def on_step_end(self, *args: Any, **info: Any) -> None:
@@ -196,11 +197,12 @@ class Newcomers(Callback):  # type: ignore[misc]  # ray ships incomplete types
                 self._tell(f"warning: {line}")
 
     def _miss_workers(self) -> None:
-        if ray.cluster_resources().get("CPU"):
+        if self._takes <= ray.cluster_resources().keys():
             self._staffed = self._looked
         elif self._looked - self._staffed > _WORKERLESS:
             self._staffed = self._looked
-            self._tell(f"warning: no worker has been there for {_WORKERLESS / 60:.0f} minutes; {WHY_NO_WORKER}")
+            kind = "GPU" if "GPU" in self._takes else "worker"
+            self._tell(f"warning: no {kind} has been there for {_WORKERLESS / 60:.0f} minutes; {WHY_NO_WORKER}")
 
 
 def _of_node(facts: Facts, resources: dict[str, float], place: str, written: bool) -> list[str]:

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import os
 import re
 import shlex
 import sys
@@ -39,7 +40,7 @@ def is_meant(path: Path) -> bool:
     Raises:
         UserError: it is, but its head can't be reached; or it can't be read.
     """
-    if not path.exists() or "provider:" not in path.read_text(errors="replace"):  # then it is none of Ray's
+    if not path.is_file() or "provider:" not in path.read_text(errors="replace"):  # then it is none of Ray's
         return False
     if not is_filled_in(read_cluster(path)):
         return False
@@ -141,13 +142,13 @@ def _quoted(words: Sequence[str]) -> str:
 
 def _sent(cluster: Path, data: str) -> str:
     """Where the head finds the data."""
-    here = Path(data)
-    if not here.exists():
+    if not Path(data).exists():
         return data
+    here = Path(data).resolve()  # Ray would copy a link as one
     from ray.autoscaler import sdk
 
-    key = hashlib.sha256(str(here.resolve()).encode()).hexdigest()[:8]  # two folders of one name are two
-    target = f"{_DATA}/{key}-{re.sub(r'[^A-Za-z0-9._-]+', '-', here.resolve().name)}"
+    key = hashlib.sha256(str(here).encode()).hexdigest()[:8]  # two folders of one name are two
+    target = f"{_DATA}/{key}-{re.sub(r'[^A-Za-z0-9._-]+', '-', here.name)}"
     if here.is_dir():
         _require_whole(cluster, here)
         _there(cluster, f"rm -rf {target} && mkdir -p {target}")  # what was removed here is no data there either
@@ -167,6 +168,9 @@ def _require_whole(cluster: Path, data: Path) -> None:
             raise UserError(
                 f"{found}: would be left out, by rsync_exclude in {cluster}; rename it or take it out there."
             )
+    link = next((found for found in data.rglob("*") if found.is_symlink()), None)
+    if link is not None:
+        raise UserError(f"{link}: is a link, which would lead nowhere there; put what it leads to in its place.")
 
 
 def _there(cluster: Path, command: str, failed: str = "it could not be started there") -> None:
@@ -186,6 +190,19 @@ class _Launcher(io.StringIO):
 
 
 @contextlib.contextmanager
+def _no_input() -> Iterator[None]:
+    """For ssh, which would pass Ctrl-C on to the other machine instead of leaving it to this command."""
+    kept = os.dup(0)
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
+@contextlib.contextmanager
 def _told(cluster: Path, failed: str) -> Iterator[None]:
     """Silences Ray's launcher, and tells its errors in a line."""
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -193,7 +210,7 @@ def _told(cluster: Path, failed: str) -> Iterator[None]:
     config = read_cluster(cluster)
     local = config["provider"].get("type") == "local"
     try:
-        with contextlib.redirect_stdout(_Launcher()), contextlib.redirect_stderr(_Launcher()):
+        with _no_input(), contextlib.redirect_stdout(_Launcher()), contextlib.redirect_stderr(_Launcher()):
             if local and "head_ip" in config["provider"]:
                 _remember_head(config)
             yield

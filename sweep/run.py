@@ -112,7 +112,7 @@ def _start(args: argparse.Namespace, folder: SweepFolder) -> tuple[str, Resource
         if joined:
             preflight = Preflight(folder.place)
             require_sound(preflight, args.force, say)
-            minders.append(Newcomers(preflight, say))
+            minders.append(Newcomers(preflight, map(str.upper, resources.per_trial), say))
         if _room(folder, resources) <= 0:
             raise UserError(f"{folder.path}: the disk is nearly full; make room, or pass another --results.")
     except UserError:

@@ -242,8 +242,8 @@ class Study:
             self.values_at(rung).remove((value, number))
         trial = self._trial(number)
         trial.set_user_attr("record", record.kept())
-        value = record.values[record.epoch] if state == "completed" else None
-        self._optuna.tell(trial, value, state=_ENDS[state])
+        final = record.values[record.epoch] if state == "completed" else None
+        self._optuna.tell(trial, final, state=_ENDS[state])
 
     def put_back(self, number: int) -> None:
         """A trial was cut off by a crash; it goes on from its newest checkpoint, in a turn of its own."""

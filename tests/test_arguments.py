@@ -32,6 +32,7 @@ from sweep.run import main, most_trials
         (("--address", "ray://10.0.0.1:10001"), "--address ray://10.0.0.1:10001: must be auto, local or HOST:PORT"),
         (("--results", "s3:/bucket/x"), "must be a folder, s3://BUCKET/"),
         (("--cluster", "none.yaml"), "none.yaml: no such file"),
+        (("--cluster", "none.yaml", "--address", "local"), "leave out --address"),
         (("--cluster", "clusters/kuberay.yaml"), "no cluster file"),
     ],
 )

@@ -190,15 +190,21 @@ def test_no_search_begins_here_where_a_cluster_is_meant_that_is_not_up(cluster, 
 def test_what_google_needs_is_told(tmp_path):
     config = yaml.safe_load((ROOT / "clusters" / "gcp.yaml").read_text())
     del config["provider"]["availability_zone"]
+    machine = next(iter(config["available_node_types"].values()))["node_config"]
+    machine["machinetype"] = machine.pop("machineType")
     path = tmp_path / "gcp.yaml"
     path.write_text(yaml.safe_dump(config))
-    assert any("provider.availability_zone is missing" in line for line in problems(path))
+    found = problems(path)
+    assert any("provider.availability_zone is missing" in line for line in found)
+    assert any("node_config takes no machinetype; did you mean machineType?" in line for line in found)
 
 
 def test_credentials_that_are_not_valid_any_more_are_told(cluster, monkeypatch):
     path = cluster()
     monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from now on it checks them
-    assert any("the access key is not known there" in line for line in problems(path)), problems(path)
+    assert [line.split(": ", 1)[1] for line in problems(path)] == [
+        "AWS: the access key is not known there; check your credentials."
+    ]
 
 
 @pytest.mark.parametrize(("text", "told"), [("", "no cluster file"), ("a: [", "unreadable"), (None, "no such file")])

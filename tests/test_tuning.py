@@ -89,7 +89,7 @@ def test_what_is_wrong_with_a_machine_that_joins_later_is_told_once(cluster, tmp
     monkeypatch.setattr("sweep.nodes._LOOK_SECONDS", 0.1)
     preflight, said = Preflight(str(tmp_path / "results")), []
     preflight.problems()
-    newcomers = Newcomers(preflight, said.append)
+    newcomers = Newcomers(preflight, ["CPU"], said.append)
     seen = torch.cuda.device_count()
     cluster.add_node(num_cpus=1, num_gpus=seen + 1)
 
@@ -138,20 +138,23 @@ def test_a_sweep_that_no_worker_joins_says_so(head, tmp_path, monkeypatch):
     monkeypatch.setattr("sweep.nodes._LOOK_SECONDS", 0.0)
     monkeypatch.setattr("sweep.nodes._WORKERLESS", 2.0)
     said = []
-    newcomers = Newcomers(Preflight(str(tmp_path / "results")), said.append)
+    preflight = Preflight(str(tmp_path / "results"))
+    workers, gpus = (Newcomers(preflight, takes, said.append) for takes in (["CPU"], ["CPU", "GPU"]))
 
-    def told():
-        newcomers.on_step_end()
-        return [line for line in said if "no worker has been there" in line]
+    def told(kind):
+        workers.on_step_end()
+        gpus.on_step_end()
+        return [line for line in said if f"no {kind} has been there" in line]
 
-    assert told() == []
-    wait_for(told)
+    assert told("worker") == told("GPU") == []
+    wait_for(lambda: told("worker") and told("GPU"))
     head.add_node(num_cpus=1)
     wait_for(lambda: ray.cluster_resources().get("CPU"))
     said.clear()
-    assert told() == []
+    assert told("worker") == []
     time.sleep(2.1)
-    assert told() == []
+    assert told("worker") == []
+    assert told("GPU")
 
 
 class Full(tune.Callback):

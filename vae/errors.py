@@ -13,16 +13,17 @@ class OtherRunError(UserError):
 
 
 def exit_code(command: Callable[[], None]) -> int:
-    """Runs a command; a `UserError`, or a file of another account, becomes one line on stderr and exit code 2."""
+    """Runs a command; a `UserError`, or what a file system refuses, becomes one line on stderr and exit code 2."""
     try:
         command()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    except PermissionError as error:
-        if error.filename is None:
+    except OSError as error:
+        if error.strerror is None:
             raise
-        sys.stderr.write(f"error: {error.filename}: {error.strerror}.\n")
+        where = f"{error.filename}: " if error.filename is not None else ""
+        sys.stderr.write(f"error: {where}{error.strerror}.\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -216,6 +216,8 @@ _REASONS = {
     "NO_SUCH_BUCKET": "no such bucket; make it, or pass another --results.",
     "The specified bucket does not exist": "no such bucket; make it, or pass another --results.",
     "INVALID_ACCESS_KEY_ID": "the access key is not known there; check your credentials.",
+    "InvalidClientTokenId": "the access key is not known there; check your credentials.",
+    "Unable to locate credentials": "no credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
     "EXPIRED_TOKEN": "the credentials have expired; renew them.",
     "ExpiredToken": "the credentials have expired; renew them.",
     "ACCESS_DENIED": "access is denied; check your credentials and their rights to the bucket.",

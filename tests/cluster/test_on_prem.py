@@ -92,6 +92,9 @@ def test_a_sweep_that_is_stopped_as_the_guide_says_ends_as_cleanly_as_by_ctrl_c(
     wait_for(lambda: any(row["state"] in ("paused", "stopped") for row in rows(lab, "stopped")), process)
     jobs = lab["head"].run("ray job list --address http://127.0.0.1:8265 2>&1")
     (job,) = set(re.findall(r"stopped-\d{4}-\d{6}", jobs))
+    keys = "until grep -q 'trials tried' ~/seen; do sleep 1; done; printf '\\003'; sleep 5"  # Ctrl-C, in a terminal
+    watch = f"script -qefc 'python -m sweep.run --cluster {on_prem} --watch {job}' ~/seen"
+    assert "it goes on there" in lab["laptop"].run(f"cd ~/music && touch ~/seen && ({keys}) | {watch}")
     lab["laptop"].run(f"cd ~/music && ray exec {on_prem} 'ray job stop --address http://127.0.0.1:8265 {job}'")
     output = end(process)
     assert "stopping; every trial is kept" in output
@@ -114,6 +117,13 @@ def test_a_folder_of_data_is_on_the_head_what_it_is_here(lab, on_prem):
     laptop.run("rm ~/tunes/a.mid && touch ~/tunes/c.mid")
     laptop.run(send)
     assert lab["head"].run(f"ls {place}").split() == ["b.mid", "c.mid"]
+    laptop.run("ln -s ~/tunes ~/linked && ln -s b.mid ~/tunes/l.mid")
+    assert "tunes/l.mid: is a link" in laptop.run(f"{send} 2>&1; true")
+    laptop.run("rm ~/tunes/l.mid")
+    assert lab["head"].run(f"ls {laptop.run(send.replace('tunes', 'linked')).splitlines()[-1]}").split() == [
+        "b.mid",
+        "c.mid",
+    ]
     laptop.run("mkdir -p ~/tunes/more/results")
     assert "would be left out, by rsync_exclude" in laptop.run(f"{send} 2>&1; true")
 
