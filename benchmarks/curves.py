@@ -33,7 +33,7 @@ from sweep.rungs import rungs, validates
 from sweep.versions import git
 from vae.config import Config
 from vae.corpus import Corpus, load_corpus, read_saved, save_corpus
-from vae.device import default_device
+from vae.device import default_device, lacks_memory
 from vae.encoding import DataSpec
 from vae.errors import UserError, exit_code
 from vae.files import write_atomically
@@ -76,7 +76,11 @@ def train(params: dict[str, Any], data: TrainingData, seed: int, epoch_steps: in
             if "val_elbo" in metrics:
                 seconds = time.perf_counter() - started
                 epochs.append([trainer.epoch, round(seconds, 2), *(round(metrics[name], 4) for name in _METRICS)])
-    except (DivergedError, UserError, torch.OutOfMemoryError) as error:
+    except (DivergedError, UserError) as error:
+        failure = str(error)
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
         failure = str(error)
     return {"epochs": epochs, "seconds": round(time.perf_counter() - started, 2), "failure": failure}
 

@@ -54,10 +54,16 @@ def _origin(record: dict[str, Any]) -> str:
 
 def _origin_of_rows(rows: list[dict[str, Any]]) -> str:
     """Where a table comes from whose rows were recorded one by one."""
-    revisions = list(dict.fromkeys(row["revision"].partition("+")[0][:7] for row in rows))
+    revisions = list(dict.fromkeys(_short(row["revision"]) for row in rows))
     machines = Counter(row["machine"]["processor"] for row in rows)
     on = " and ".join(f"{name} ({count} rows)" for name, count in machines.items())
     return f"Recorded row by row at {', '.join(revisions)}, on {on}; the file of the figures has the command of each."
+
+
+def _short(revision: str) -> str:
+    """What is told of changes that were not committed stays."""
+    commit, changed, more = revision.partition("+")
+    return f"{commit[:7]}{changed}{more}"
 
 
 def main(argv: list[str] | None = None) -> int:

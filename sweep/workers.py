@@ -1,15 +1,20 @@
 """Ray Tune's workers: it outlives one that is killed for memory, or lost with its node, and lets late ones come up.
 
-And it keeps the error by which a trial ended as it came, see `error_of`.
+It ends one that hangs, and keeps the error by which a trial ended as it came, see `error_of`.
 """
 
+import time
 from typing import Any
 
+import ray
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune import progress_reporter, tune
 from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
+
+_SILENT_SECONDS, _SILENT_REPORTS = 1800.0, 20.0
+"""A worker that gives no answer for so long, and for as long as so many of the slowest reports took, hangs."""
 
 
 class WorkerLostError(RayActorError):  # type: ignore[misc]  # ray ships incomplete types
@@ -20,12 +25,21 @@ class WorkerLostError(RayActorError):  # type: ignore[misc]  # ray ships incompl
         self.cause = cause
 
 
+class SilentError(Exception):
+    """A worker gave no answer, and was ended."""
+
+
 class ActorManager(RayActorManager):  # type: ignore[misc]  # ray ships incomplete types
     """Tells of any lost worker as of a dead actor.
 
     Ray 2.60's own knows errors of actors and of tasks. Of others, such as OutOfMemoryError and NodeDiedError, it makes
     a RuntimeError in the driver, which ends the whole search.
     """
+
+    def kill(self, tracked_actor: Any) -> None:
+        """Ends a worker's process; its trial is told of that as of any crash."""
+        actor, _ = self._live_actors_to_ray_actors_resources[tracked_actor]
+        ray.kill(actor)
 
     def _actor_start_failed(self, tracked_actor: Any, exception: Exception) -> None:
         super()._actor_start_failed(tracked_actor, known(exception))
@@ -41,19 +55,44 @@ def known(exception: Exception) -> Exception:
 
 
 class Controller(tune_controller.TuneController):  # type: ignore[misc]  # ray ships incomplete types
-    """Lets a worker that is being set up come up, and keeps the errors of trials.
+    """Lets a worker that is being set up come up, ends those that hang, and keeps the errors of trials.
 
     Ray 2.60's own gives its trial to any other worker that is free before, and ends it. Where trials end more often
-    than it takes to set up a worker, a machine that joins late would never have one.
+    than it takes to set up a worker, a machine that joins late would never have one. And it waits for ever.
     """
+
+    _slowest = 0.0  # seconds that a report has taken
+    _looked = 0.0
 
     def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
         worker = self._trial_to_actor.get(trial)
         coming = self._actor_manager.is_actor_started(worker) and worker not in self._started_actors
         return not coming and bool(super()._maybe_reuse_cached_actor(trial))
 
+    def _schedule_trial_task(self, trial: Trial, *args: Any, **more: Any) -> Any:
+        trial.temporary_state.asked = time.monotonic()
+        return super()._schedule_trial_task(trial, *args, **more)
+
+    def _on_training_result(self, trial: Trial, result: Any) -> None:
+        self._slowest = max(self._slowest, time.monotonic() - trial.temporary_state.asked)
+        super()._on_training_result(trial, result)
+
+    def on_step_end(self) -> None:
+        """Ends workers that hang, once it is known how long reports take."""
+        super().on_step_end()
+        now, patience = time.monotonic(), max(_SILENT_SECONDS, _SILENT_REPORTS * self._slowest)
+        if not self._slowest or now - self._looked < 1.0:
+            return
+        self._looked = now
+        for trial in self._running_trials:
+            if now - trial.temporary_state.asked > patience:
+                trial.temporary_state.asked = now
+                trial.temporary_state.error = SilentError(f"its worker gave no answer for {patience / 60:.0f} minutes")
+                self._actor_manager.kill(self._trial_to_actor[trial])
+
     def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
-        keep_error(trial, exception)
+        silent = getattr(trial.temporary_state, "error", None)
+        keep_error(trial, silent or exception)
         super()._process_trial_failure(trial, exception)
 
 

@@ -197,6 +197,18 @@ def test_a_logit_has_a_gradient_by_keys_below_alone():
 
 
 @torch.no_grad()
+def test_many_prefixes_are_scored_in_parts_to_the_same_gradients(monkeypatch):
+    head, x = make_head("autoregressive", 5, layers=2).requires_grad_(), keys(40, 5)
+    gradients = []
+    for most in (2**15, 30):
+        monkeypatch.setattr("vae.models.heads._MOST_ROWS", most)
+        h = random(40, INPUTS).requires_grad_()
+        scores = head.log_prob(h, x, int(x.sum()))
+        gradients.append([scores, *torch.autograd.grad(scores.sum(), [h, *head.parameters()])])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_turning_a_key_changes_the_logits_above_it_alone():
     head = make_head("autoregressive", 8)
     h, x = random(30, INPUTS), keys(30, 8)

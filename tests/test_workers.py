@@ -6,7 +6,38 @@ import ray
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from sweep.workers import mind_workers
+from sweep.crash import WORKER, Crash, classify
+from sweep.workers import error_of, mind_workers
+
+
+def test_a_worker_that_hangs_is_ended_and_the_rest_goes_on(tmp_path, monkeypatch):
+    class Hanging(tune.Trainable):  # here, so that workers need not import this module
+        def setup(self, config):
+            self._hangs = config["number"] == 1
+
+        def step(self):
+            time.sleep(1000.0 if self._hangs else 0.1)
+            return {"done": self.iteration == 3}
+
+        def save_checkpoint(self, checkpoint_dir):
+            pass
+
+    monkeypatch.setattr("sweep.workers._SILENT_SECONDS", 3.0)
+    monkeypatch.setattr("sweep.workers._SILENT_REPORTS", 1.0)
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        mind_workers()
+        found = tune.run(
+            Hanging,
+            config={"number": tune.grid_search([0, 1, 2, 3])},
+            storage_path=str(tmp_path),
+            verbose=0,
+            raise_on_failed_trial=False,
+        )
+        assert [trial.status for trial in found.trials] == ["TERMINATED", "ERROR", "TERMINATED", "TERMINATED"]
+        assert classify(error_of(found.trials[1])) == Crash(WORKER, "its worker gave no answer for 0 minutes")
+    finally:
+        ray.shutdown()
 
 
 class Joining(tune.Callback):

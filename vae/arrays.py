@@ -120,7 +120,8 @@ def table_of(path: Path, loaded: dict[str, npt.NDArray[Any]]) -> Table:
     arrays = list(parts.values())
     songs = [len(array) for array in arrays]
     rolls = arrays[0].ndim == 3
-    values, encoding = _values(path, np.concatenate([array.reshape(-1, array.shape[-1]) for array in arrays]), rolls)
+    flat = [array.reshape(-1, array.shape[-1]) for array in arrays]
+    values, encoding = _values(path, flat[0] if len(flat) == 1 else np.concatenate(flat), rolls)
     lengths = np.repeat(np.array([array.shape[1] if rolls else 1 for array in arrays], np.int64), songs)
     if len(arrays) == len(SPLITS):
         sides = np.repeat(np.arange(len(SPLITS)), songs)
@@ -182,7 +183,7 @@ def _values(
         other = flat[(flat != 0) & (flat != 1)][0]
         raise UserError(f"{path}: a piano roll must hold only 0 and 1, found {other}. Save array > 0 instead.")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused next
-        values = flat.astype(np.float32)
+        values = flat.astype(np.float32, copy=False)
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         found = f"{flat[row, column]} in row {row}, column {column}"

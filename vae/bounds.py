@@ -75,7 +75,7 @@ def _noise(generators: list[np.random.Generator], units: Units, latent_dim: int)
     return torch.from_numpy(np.concatenate(drawn))
 
 
-@lru_cache(maxsize=4)  # every epoch of a trial asks for the same
+@lru_cache(maxsize=1)  # every epoch of a trial asks for the same
 def _first_noise(seed: int, units: Units, latent_dim: int) -> Tensor:
     return _noise(_generators(seed, units), units, latent_dim)
 

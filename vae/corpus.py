@@ -20,10 +20,11 @@ from vae.library import MUSIC_SUFFIXES, content_digest, music_files, read_files,
 from vae.scores import chorales
 from vae.splitting import SPLITS as SPLITS
 
-READER_VERSION = 4
+READER_VERSION = 5
 """Counts up with every change of what reading gives, so that no cached corpus outlives its reader."""
 FORMAT = "music-vae-sweep corpus 1"
 WINDOW_BEATS = 16
+_MOST_TICKS = 32_767  # of a beat in a MIDI file
 _ARRAYS = (".json", ".npy", ".npz")  # of files that hold what is encoded already
 
 
@@ -71,6 +72,8 @@ def load_corpus(
     for name, value in (("steps per beat", steps_per_beat), ("steps per bar", steps_per_bar)):
         if value is not None and value < 1:
             raise UserError(f"{name} must be 1 or more, found {value}. Leave it out for the default.")
+        if value is not None and value > _MOST_TICKS:
+            raise UserError(f"{name} must be {_MOST_TICKS:,} or less, which MIDI can tell apart, found {value}.")
     corpus = _load(data, encoding, steps_per_beat)
     if data != "bach":
         corpus = replace(corpus, name=str(Path(data).expanduser().resolve()))  # so that a checkpoint finds its data
@@ -179,25 +182,24 @@ def _of_files(
 
 
 def _of_table(name: str, table: Table, steps_per_beat: int) -> Corpus:
-    values = table.values
-    longest = int(table.lengths[table.sides == 0].max())  # of train's: what is longer no model has seen
+    side = np.repeat(table.sides, table.lengths)
+    splits = {
+        split: Split(table.values[side == number], table.lengths[table.sides == number])
+        for number, split in enumerate(SPLITS)
+    }
+    train, longest = splits["train"].values, int(splits["train"].lengths.max())  # nothing is learned of the others
     spec = DataSpec(
         encoding=table.encoding,
-        features=values.shape[1],
+        features=train.shape[1],
         steps_per_beat=steps_per_beat,
         steps_per_bar=table.steps_per_bar,
         beat_type=table.beat_type,
         tempo=table.tempo,
         window=min(table.window or WINDOW_BEATS * steps_per_beat, longest),
         longest_song=longest,
-        typical_song=int(np.median(table.lengths)),
-        unit_interval=table.encoding == "real" and bool(values.min() >= 0 and values.max() <= 1),
+        typical_song=int(np.median(splits["train"].lengths)),
+        unit_interval=table.encoding == "real" and bool(train.min() >= 0 and train.max() <= 1),
     )
-    side = np.repeat(table.sides, table.lengths)
-    splits = {
-        split: Split(values[side == number], table.lengths[table.sides == number])
-        for number, split in enumerate(SPLITS)
-    }
     sizes = [f"{name} {len(split.lengths):,} songs, {len(split.values):,} steps" for name, split in splits.items()]
     return _corpus(name, spec, splits, (*table.report, " | ".join(sizes)))
 

@@ -32,6 +32,11 @@ def gains_by_bf16(family: str, device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16")) and family != "dense"
 
 
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether an error of PyTorch is that it found no memory, of a GPU or of the machine."""
+    return any(word in str(error) for word in ("out of memory", "can't allocate memory", "not enough memory"))
+
+
 def release_gpu() -> None:
     """Gives back what PyTorch keeps of a GPU, for others share it; once no trainer is alive, see `vae.graphs`."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

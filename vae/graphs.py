@@ -7,6 +7,7 @@ batches come in few shapes on a GPU (`Vae.padded_to`, `Batch.on`), and what they
 `VAE_GRAPHS=0` in the environment launches every step.
 """
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -14,13 +15,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vae.device import lacks_memory
 from vae.windows import Shape
 
 _WARM = 2
 """Times that a shape is computed before its graph is recorded: libraries choose their algorithms, gradients get their
 memory, and shapes that hardly ever come are not worth a graph."""
-_MOST_STEPS = 0 if os.environ.get("VAE_GRAPHS") == "0" else 16_384
-_LEAST_STEPS = 256
+_MOST_STEPS, _LEAST_STEPS = 0 if os.environ.get("VAE_GRAPHS") == "0" else 16_384, 256
 """Time steps of all graphs of a trainer, of which each counts as so many at least: 64 graphs, fewer of long windows,
 whose LSTMs take kernels a step."""
 
@@ -77,7 +78,7 @@ class Graphs:
         try:
             self._graphs[key] = self._record(compute, shape, *inputs)
         except RuntimeError as error:
-            if "out of memory" not in str(error):
+            if not lacks_memory(error):
                 raise
             # What is recorded keeps its memory. Launched, the same steps may fit.
             self._graphs.clear()
@@ -95,6 +96,9 @@ class Graphs:
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 made = compute(shape, *own)
-            finally:
-                graph.capture_end()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # of what was recorded so far
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         return graph, own, made

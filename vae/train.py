@@ -10,7 +10,7 @@ from pathlib import Path
 from vae import checkpoint
 from vae.arguments import add_data_arguments, read_data, require_positive, require_seed
 from vae.config import FAMILY_NAMES, Config
-from vae.device import default_device
+from vae.device import default_device, lacks_memory
 from vae.errors import UserError, exit_code
 from vae.trainer import EPOCH_STEPS, MAX_EPOCHS, DivergedError, Trainer, TrainingData
 
@@ -51,9 +51,9 @@ def _run(args: argparse.Namespace) -> None:
     corpus = read_data(args)
     config = Config.parse(corpus.spec, args.family, args.settings, args.max_epochs * args.epoch_steps)
     device = default_device()
-    trainer = Trainer(config, TrainingData.load(corpus, device), args.seed, args.epoch_steps)
     sys.stdout.write(f"training {config.family} on this machine ({device})\n")
     try:
+        trainer = Trainer(config, TrainingData.load(corpus, device), args.seed, args.epoch_steps)
         for _ in range(args.max_epochs):
             metrics = trainer.train_epoch()
             _save(trainer, args.out)
@@ -64,6 +64,10 @@ def _run(args: argparse.Namespace) -> None:
             sys.stdout.flush()
     except DivergedError as error:
         raise UserError(f"{error}; lower learning_rate or grad_clip.") from None
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
+        raise UserError("memory runs out; lower batch_steps, window, or the model's widths and depths.") from None
     assert trainer.best is not None
     best = trainer.best.metrics
     sys.stdout.write(f"best: epoch {best['epoch']:.0f}, val_elbo {best['val_elbo']:.3f}, in {args.out}\n")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vae.config import Config
 from vae.encoding import DataSpec
@@ -58,6 +59,8 @@ class IndependentHead(nn.Module):
 
 _ROWS = 256
 """Prefixes come in multiples of so many: CPUs compile products for each shape, which costs more than some rows."""
+_MOST_ROWS = 2**15
+"""Prefixes, of which a step of training on a CPU keeps all layers: half a GiB of the widest head."""
 
 
 class _Prefixes(NamedTuple):
@@ -113,6 +116,16 @@ class AutoregressiveHead(nn.Module):
             x: 0 and 1.
             on: a bound on how many keys of x are on; None: they are counted, for which a GPU is waited for.
         """
+        if x.device.type != "cpu" or not torch.is_grad_enabled():
+            return self._log_prob(h, x, on)
+        parts = -(-(len(x) + int(x.sum())) // _MOST_ROWS)
+        if parts == 1:
+            return self._log_prob(h, x, on)
+        # Dense music in a window of thousands of steps: a part after the other, and again for its gradient.
+        pairs = zip(h.chunk(parts), x.chunk(parts), strict=True)
+        return torch.cat([checkpoint(self._log_prob, *pair, use_reentrant=False) for pair in pairs])
+
+    def _log_prob(self, h: Tensor, x: Tensor, on: int | None = None) -> Tensor:
         return self.likelihood.log_prob(self.logits(h, x, on), x)
 
     def sample(self, h: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

@@ -19,6 +19,7 @@ Of a feature that is constant in train it is all of what stands in for that: not
 _CONSTANT = 1e-9  # of its size, what a feature moves by at most
 
 
+_BLOCK = 4096  # rows
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -37,7 +38,8 @@ def moments_of(train: Split, spec: DataSpec) -> Moments:
         mean = (total + 1.0) / (len(train.values) + 2.0)
         return Moments(mean, np.sqrt(mean * (1.0 - mean)), np.ones(len(mean), bool))
     mean = total / len(train.values)
-    std = train.values.std(axis=0, dtype=np.float64)
+    blocks = np.array_split(train.values, -(-len(train.values) // _BLOCK))  # each is widened to 64 bits
+    std = np.sqrt(sum(np.square(block - mean).sum(axis=0) for block in blocks) / len(train.values))
     varies = std > _CONSTANT * np.abs(mean)
     return Moments(mean, np.where(varies, std, std[varies].max(initial=0.0) or 1.0), varies)
 
