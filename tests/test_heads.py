@@ -196,7 +196,6 @@ def test_a_logit_has_a_gradient_by_keys_below_alone():
     assert torch.equal(reached, torch.ones(8, 8, dtype=torch.bool).tril(-1))
 
 
-@torch.no_grad()
 def test_many_prefixes_are_scored_in_parts_to_the_same_gradients(monkeypatch):
     head, x = make_head("autoregressive", 5, layers=2).requires_grad_(), keys(40, 5)
     gradients = []
@@ -209,6 +208,7 @@ def test_many_prefixes_are_scored_in_parts_to_the_same_gradients(monkeypatch):
         torch.testing.assert_close(one, other)
 
 
+@torch.no_grad()
 def test_turning_a_key_changes_the_logits_above_it_alone():
     head = make_head("autoregressive", 8)
     h, x = random(30, INPUTS), keys(30, 8)
