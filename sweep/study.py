@@ -28,7 +28,7 @@ from sweep.sampler import RungSampler, informs, is_drawn
 from sweep.settings import FINALISTS, Settings
 from vae.ranking import rank_key, rank_value
 
-MOST_LOOKED_AT, _BEST_LOOKED_AT, _NEWEST_LOOKED_AT = 1000, 50, 300
+MOST_LOOKED_AT, BEST_LOOKED_AT, _NEWEST_LOOKED_AT = 1000, 50, 300
 """Trials that a proposal looks at: more than what it is fitted to, but no longer all, which would take ever longer."""
 
 _Place = tuple[tuple[bool, float], int]
@@ -175,7 +175,7 @@ class Study:
         """All trials; of very many the best at each rung, the newest, the newest that failed, and others at random."""
         if len(trials) <= MOST_LOOKED_AT:
             return trials
-        telling = {number for values in self._rungs.values() for _, number in values[-_BEST_LOOKED_AT:]}
+        telling = {number for values in self._rungs.values() for _, number in values[-BEST_LOOKED_AT:]}
         telling.update(self._failed[-_NEWEST_LOOKED_AT:], range(len(trials) - _NEWEST_LOOKED_AT, len(trials)))
         for number in random.Random(len(trials)).sample(range(len(trials)), MOST_LOOKED_AT):
             if len(telling) < MOST_LOOKED_AT:

@@ -9,6 +9,7 @@ First points are judged at rungs like any other trial: those that nothing can be
 defaults, come before them.
 """
 
+import random
 from collections import Counter
 from collections.abc import Iterable, Sized
 from pathlib import Path
@@ -23,8 +24,9 @@ from sweep.begun import read_study
 from sweep.earlier import Earlier
 from sweep.proposal import Given
 from sweep.results import SweepFolder
-from sweep.sampler import informs, lies_in
+from sweep.sampler import informs, lies_in, ranked
 from sweep.settings import Settings
+from sweep.study import BEST_LOOKED_AT, MOST_LOOKED_AT
 from sweep.uploads import fetch
 from vae.errors import UserError
 from vae.ranking import rank_key
@@ -66,10 +68,16 @@ def _learn(there: Settings, trials: list[FrozenTrial], here: Settings, tried: li
     searched = [trial for trial in trials if trial.params["family"] in here.families]
     points = _points(_ranked(searched, here.min_kl), here.task, tried)
     obstacle = _obstacle(there, here)
-    informing = [] if obstacle else _comparable(searched, here.task)
+    comparable = [] if obstacle else _comparable(searched, here.task)
+    informing = _telling(comparable)
+    told = {
+        "outside the space, or without a value": 0 if obstacle else len(searched) - len(comparable),
+        "of very many": len(comparable) - len(informing),
+    }
     said = [
         f"warm start from {there.name}: {_count(points, 'first point')}",
         f"values left out: {obstacle}" if obstacle else f"{_count(informing, 'trial')} to inform proposals",
+        *(f"left out: {count} {of}" for of, count in told.items() if count),
         *_left_out(trials, points, here),
     ]
     return Earlier(there.name, [params for _, params in points], informing, "; ".join(said))
@@ -140,6 +148,16 @@ def _comparable(trials: Iterable[FrozenTrial], task: space.Task) -> list[FrozenT
     known = filter(informs, ended)
     fits = [(trial, _fit(trial.params, task)) for trial in known]
     return [_ended(trial, fit) for trial, fit in fits if fit.params == trial.params]
+
+
+def _telling(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """All trials; of very many the best, and others at random: each proposal looks at them."""
+    if len(trials) <= MOST_LOOKED_AT:
+        return trials
+    best = ranked(trials)[:BEST_LOOKED_AT]
+    among = {id(trial) for trial in best}  # they have no numbers yet
+    others = [trial for trial in trials if id(trial) not in among]
+    return best + random.Random(0).sample(others, MOST_LOOKED_AT - len(best))
 
 
 def _fit(params: dict[str, Any], task: space.Task) -> optuna.trial.Trial:

@@ -9,6 +9,8 @@ from sweeping import SETTINGS, report
 
 from sweep import space
 from sweep.journal import mend
+from sweep.proposal import key_of
+from sweep.sampler import ranked
 from sweep.study import Study
 from sweep.warm_start import MOST_POINTS
 from vae.encoding import DataSpec
@@ -146,7 +148,10 @@ def test_the_journal_shows_a_person_what_came_from_where(earlier, begin, tmp_pat
     assert optuna.get_all_study_names(storage) == ["new", "warm start from earlier"]
     study, copied = (optuna.load_study(study_name=name, storage=storage) for name in ("new", "warm start from earlier"))
     assert study.user_attrs["settings"]["warm_start"] == ["earlier"]
-    assert study.user_attrs["warm_start"] == ["warm start from earlier: 5 first points; 41 trials to inform proposals"]
+    assert study.user_attrs["warm_start"] == [
+        "warm start from earlier: 5 first points; 41 trials to inform proposals; "
+        "left out: 1 outside the space, or without a value"
+    ]
     for trial, original in zip(copied.trials, earlier._optuna.trials[:41], strict=True):
         assert (trial.state, trial.params, trial.intermediate_values, trial.datetime_start, trial.user_attrs) == (
             *(original.state, original.params, original.intermediate_values, original.datetime_start),
@@ -192,6 +197,17 @@ def test_what_the_space_does_not_have_gives_way_to_the_default_and_is_told(make_
     default, *points = params_of(new, 6)
     assert {params["window"] for params in points} <= set(space.windows("recurrent", songs))
     assert default["window"] in {params["window"] for params in points}
+
+
+@with_earlier
+def test_of_very_many_trials_the_best_inform_and_some_others(earlier, begin, monkeypatch):
+    monkeypatch.setattr("sweep.warm_start.MOST_LOOKED_AT", 20)
+    monkeypatch.setattr("sweep.warm_start.BEST_LOOKED_AT", 5)
+    study = begin()
+    assert "; 20 trials to inform proposals; " in told(study)
+    assert "; left out: 21 of very many" in told(study)
+    best = [key_of(trial.params) for trial in ranked(earlier.drawn())[:5]]
+    assert {*best} <= {key_of(trial.params) for trial in study._earlier}
 
 
 @with_earlier
