@@ -52,7 +52,7 @@ from vae.windows import Songs
 NAME = "elbo_table"
 _AT_ONCE = 2  # runs, a core each
 SWEEP, UNCODED, SEEDS_OWN = "sweep", "winner without a code", "seed"
-ROWS = (SWEEP, *FAMILY_NAMES, SEEDS_OWN, UNCODED)
+ROWS, ALL = (SWEEP, *FAMILY_NAMES, SEEDS_OWN, UNCODED), "all"
 SHEETS = ROOT / "docs" / "samples"
 PIECES = 8
 _SEARCH_SHARE = 0.4
@@ -297,12 +297,13 @@ def recorded(args: argparse.Namespace) -> dict[tuple[str, str], dict[str, Any]]:
 def run(args: argparse.Namespace) -> None:
     """Makes the rows asked for, and records each as it comes."""
     corpus = load_corpus(args.data, None, None, args.steps_per_bar)
+    rows = (SWEEP, *space.fitting_families(corpus.spec), SEEDS_OWN, UNCODED) if ALL in args.row else args.row
     with tempfile.TemporaryDirectory(prefix=f"{NAME}-") as scratch:
         work = Run(args, corpus, Path(scratch))
-        if SWEEP in args.row:
+        if SWEEP in rows:
             place, figures = work.winner()
             record(args, work.scored(SWEEP, place, figures["minutes"], {"chosen_from": figures["chosen_from"]}))
-        alone = [row for row in args.row if row != SWEEP]
+        alone = [row for row in rows if row != SWEEP]
         jobs = {row: params_of(row, recorded(args), work.data) for row in alone}
         recording = Lock()
 
@@ -325,7 +326,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, metavar="PATH", help="a piano-roll .json, or as of sweep.run")
     parser.add_argument("--steps-per-bar", type=int, metavar="N", help="as of sweep.run; hierarchical needs it")
     parser.add_argument("--minutes", type=float, default=40.0, help="of search and training (default: 40)")
-    parser.add_argument("--row", action="append", choices=ROWS, help=f"repeatable (default: {SWEEP})")
+    parser.add_argument(
+        "--row",
+        action="append",
+        choices=(*ROWS, ALL),
+        help=f"repeatable; {ALL}: what the data can take (default: {SWEEP})",
+    )
     parser.add_argument("--iwae", type=int, default=32, metavar="K", help="draws of a window's codes (default: 32)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep each row's checkpoint here")
