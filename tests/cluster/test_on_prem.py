@@ -3,8 +3,10 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import pytest
 from launching import SMALL_STORE, rows
 from sweeping import wait_for
 
@@ -104,6 +106,31 @@ def test_a_sweep_that_is_stopped_as_the_guide_says_ends_as_cleanly_as_by_ctrl_c(
     lab["laptop"].run("rm /tmp/ray/cluster-*.state")  # as a restart does, after which Ray knows of no head
     watched = lab["laptop"].run(f"cd ~/music && python -m sweep.run --cluster {on_prem} --watch {job}")
     assert "stopping; every trial is kept" in watched
+
+
+WAYS = {
+    "as printed": "python -m sweep.run --cluster {cluster} {options}",
+    "submit": "ray submit {cluster} sweep/run.py -- {options}",
+    "tmux": "ray exec {cluster} --tmux 'cd ~/music-vae-sweep && python -m sweep.run {options}'",
+    "job": 'ray exec {cluster} "ray job submit --no-wait --address http://127.0.0.1:8265 -- bash -c '
+    "'cd ~/music-vae-sweep && python -m sweep.run {options}'\"",
+}
+
+
+@pytest.mark.parametrize(("number", "way"), enumerate(WAYS.values()), ids=WAYS)
+def test_a_sweep_begins_by_each_command_of_the_guide(lab, on_prem, music, number, way):
+    """And but for the one that runs in the laptop's own terminal, it goes on when the laptop is off."""
+    wait_for(lambda: _joined(lab, on_prem, 2))
+    data = Path(shutil.copy(music, lab.shared / "chords.json"))
+    options = f"--data {data} --name way-{number} --trials 2 {SMALL.replace('9', '3')}"
+    process = lab["laptop"].start(f"cd ~/music && {way.format(cluster=on_prem, options=options)}")
+    wait_for(lambda: rows(lab, f"way-{number}"))
+    if "ray submit" not in way:
+        lab["laptop"].power_off()
+        lab["laptop"].power_on()
+    summary = lab.shared / f"way-{number}" / "summary.json"
+    wait_for(lambda: (json.loads(summary.read_text())["best"] or {}).get("test_elbo") is not None)
+    process.communicate(timeout=60)
 
 
 def test_a_folder_of_data_is_on_the_head_what_it_is_here(lab, on_prem):
