@@ -92,6 +92,7 @@ class Study:
         cut_off = [record for record in self.records.values() if record.state == "paused" and not record.waits]
         self._cut_off = [record.number for record in sorted(cut_off, key=lambda record: record.turn)]
         self._turns = max((record.turn for record in self.records.values()), default=0)
+        self._left = list(self.records.values())
 
     def go_on(self, most: int | None) -> None:
         """Lets the search go on, to so many trials; keeps that, so that another start knows."""
@@ -99,8 +100,10 @@ class Study:
         self.over = False
         self._optuna.set_user_attr("over", False)
         self._optuna.set_user_attr("most", most)
-        for number in self.settled:
-            self.records[number].state = "paused"
+        settled = [self.records[number] for number in self.settled]
+        self._left = [*self._open(), *settled]
+        for record in settled:
+            record.state = "paused"
         self.settled.clear()
 
     def end(self) -> None:
@@ -145,10 +148,13 @@ class Study:
 
     def under_way(self) -> list[TrialRecord]:
         """The trials that are handed out: they train, or wait for a worker."""
-        left = set(self._cut_off)
-        return [
-            record for record in self.records.values() if not (record.ended or record.waits or record.number in left)
-        ]
+        cut_off = set(self._cut_off)
+        return [record for record in self._open() if not (record.waits or record.number in cut_off)]
+
+    def _open(self) -> list[TrialRecord]:
+        """The trials that have not ended, without a look at the thousands that have."""
+        self._left = [record for record in self._left if not record.ended]
+        return self._left
 
     def ask(self, goal: int | None = None) -> TrialRecord | None:
         """A new trial, to be trained for `goal` epochs before it competes (None: it never does); None if all are."""
@@ -168,6 +174,7 @@ class Study:
             )
         )
         self.records[record.number] = record
+        self._left.append(record)
         self._tried.add(key_of(drawn.params))
         return record
 
@@ -306,7 +313,7 @@ class Study:
 
     def waiting(self) -> list[TrialRecord]:
         """The trials that have been to a rung, and go on only if they come to be among the best there."""
-        return [record for record in self.records.values() if record.state == "paused" and record.waits]
+        return [record for record in self._open() if record.state == "paused" and record.waits]
 
     @property
     def train_seconds(self) -> float:

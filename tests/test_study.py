@@ -75,7 +75,7 @@ def test_finalists_are_the_best_that_reached_the_top_rung_after_those_that_are_b
 
 
 def test_of_very_many_trials_a_proposal_looks_at_the_best_the_newest_and_those_that_failed(make_study, monkeypatch):
-    for name, count in {"MOST_LOOKED_AT": 40, "_BEST_LOOKED_AT": 4, "_NEWEST_LOOKED_AT": 8}.items():
+    for name, count in {"MOST_LOOKED_AT": 40, "BEST_LOOKED_AT": 4, "_NEWEST_LOOKED_AT": 8}.items():
         monkeypatch.setattr(f"sweep.study.{name}", count)
     study = make_study(trials=70)
     worth = [float(number * 37 % 70) for number in range(70)]
