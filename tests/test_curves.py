@@ -2,9 +2,11 @@
 
 import argparse
 
+import optuna
 import pytest
 
 from benchmarks import curves
+from sweep import space
 from vae.corpus import load_corpus
 from vae.errors import UserError
 
@@ -33,6 +35,18 @@ def test_a_configuration_is_the_same_whenever_it_is_drawn_and_defaults_come_firs
     assert curves.configuration(7, task) == curves.configuration(7, task)
     assert curves.configuration(7, task) != curves.configuration(8, task)
     assert [curves.configuration(i, task)[1]["family"] for i in range(2)] == ["sequential", "recurrent"]
+
+
+def test_every_other_configuration_is_a_default_but_for_a_few_parameters(task):
+    defaults = [curves.configuration(i, task)[0] for i in range(len(task.families))]
+
+    def nearest(number):
+        drawn, params = curves.configuration(number, task)
+        assert params == space.suggest(optuna.trial.FixedTrial(drawn), task)
+        return min(sum(drawn.get(name) != value for name, value in known.items()) for known in defaults)
+
+    assert all(1 <= nearest(number) <= 6 for number in range(10, 60, 2))  # what hangs on a choice comes on top
+    assert sum(nearest(number) > 6 for number in range(11, 61, 2)) > 20
 
 
 def test_recording_goes_on_where_it_ended(args):
