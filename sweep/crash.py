@@ -1,9 +1,9 @@
 """Why Ray gave a trial up, and what is to blame: it, its worker, its node, its checkpoint, or where those are kept."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ray.exceptions import (
     ActorUnavailableError,
@@ -14,8 +14,10 @@ from ray.exceptions import (
     RayActorError,
     RayTaskError,
 )
+from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from sweep.record import Trained
 from sweep.workers import WorkerLostError, error_of
 from vae.errors import OtherRunError
 from vae.store import StoreError, reason
@@ -28,15 +30,16 @@ that was killed may have taken too much memory; it will again, if so. A node tha
 says nothing of this one unless that goes on. A checkpoint of another version of the code stays one. See `PLACES` for
 the rest."""
 PLACES = (PREEMPTION, STORAGE, SETUP)
-"""What is to blame for a crash that never says anything of a trial: a market that took a node back, a store that
-refused, a node that could not be made ready for any trial, which was tried for a minute. A trial that crashes by these
-more often goes on nevertheless, as long as others train."""
+"""What is to blame for a crash that says nothing of a trial: a market that took a node back, a store that refused, a
+node that could not be made ready for any trial, which was tried for a minute. A trial that crashes by these more often
+is tried again when nothing else is left to be, so many times as often."""
+_AGAIN = 10
 NODES_KILLED = 2
 """Died under a trial, in a row, which is to blame if no other can be. Else those that can are tried one at a time."""
-BLAMELESS = (NODE, OUTDATED)
+BLAMELESS = (NODE, OUTDATED, *PLACES)
 """Of which a trial that ends says nothing of its params."""
 STANDSTILL_SECONDS = 300.0
-"""Without a report, and with nothing that trains, in which no place has been of use to any trial."""
+"""In which nothing was saved and no trial ended, while none trained but those that crash."""
 
 _LOST = (ActorUnavailableError, NodeDiedError, LocalRayletDiedError, ObjectLostError)
 _NODE_DIED = "because its node has died"  # Ray tells it from the worker's death in the message alone
@@ -115,7 +118,17 @@ def _line(text: str, index: int) -> str:
     return lines[index] if lines else "no reason given"
 
 
-class Standstill:
+def most_crashes(blamed: str) -> int:
+    """That a trial survives, of a kind, without a new epoch in between."""
+    return MOST_CRASHES[blamed] * (_AGAIN if blamed in PLACES else 1)
+
+
+def is_tired(trial: Trained) -> bool:
+    """Whether a trial has crashed so often by what says nothing of it that others come first."""
+    return any(trial.crashes.get(blamed, 0) > MOST_CRASHES[blamed] for blamed in PLACES)
+
+
+class Standstill(Callback):  # type: ignore[misc]  # ray ships incomplete types
     """Notices that no trial can be trained, wherever it comes to.
 
     Args:
@@ -123,20 +136,26 @@ class Standstill:
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell, self._reported = tell, -math.inf
+        self._tell, self._moved = tell, time.monotonic()
 
-    def reported(self) -> None:
-        """Takes note of a report of any trial."""
-        self._reported = time.monotonic()
+    def on_checkpoint(self, *args: Any, **info: Any) -> None:
+        """A trial was saved."""
+        del args, info
+        self._moved = time.monotonic()
+
+    def on_trial_complete(self, *args: Any, **info: Any) -> None:
+        """A trial ended, or was put off."""
+        del args, info
+        self._moved = time.monotonic()
 
     def check(self, crash: Crash, count: int, others_train: bool) -> None:
-        """Of a trial that crashed by one of `PLACES`: whether this is one too many, and no other trial fares better.
+        """Of a trial that has crashed: whether it did once too often, and no other fares better.
 
         Args:
-            crash: the last of those.
+            crash: the last.
             count: of such crashes, without a new epoch in between.
-            others_train: whether any other trial does now.
+            others_train: whether any other trial does now that has not crashed.
         """
-        idle = time.monotonic() - self._reported > STANDSTILL_SECONDS
-        if count > MOST_CRASHES[crash.blamed] and idle and not others_train:
-            self._tell(f"no trial can be trained, so the sweep has stopped: {crash.reason}; mend that")
+        idle = time.monotonic() - self._moved > STANDSTILL_SECONDS
+        if crash.blamed in PLACES and count > MOST_CRASHES[crash.blamed] and idle and not others_train:
+            self._tell(f"no trial can be trained: {crash.reason}")

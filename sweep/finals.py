@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from sweep.callback import SAVE_SECONDS, SweepCallback
-from sweep.crash import MOST_CRASHES, PLACES, Standstill, crash_of
+from sweep.crash import Standstill, crash_of, is_tired, most_crashes
 from sweep.live import FinalsView
 from sweep.record import Report
 from sweep.results import SweepFolder
@@ -51,6 +51,7 @@ def train_finals(
     runs = plan(study, folder, winner)
     left = {run.folder: run for run in runs if not run.trained}
     if left:
+        standstill = Standstill(stop.fail)
         searcher = _Finals(list(left.values()), stop, resources.most)
         with FinalsView(runs) as view:
             run_trials(
@@ -62,7 +63,7 @@ def train_finals(
                 search_alg=searcher,
                 scheduler=Stoppable(stop.asked),
                 stop=_End(stop, runs[0].epochs),
-                callbacks=[_FinalsCallback(left, folder, view, searcher.put_back, stop.fail), *minders],
+                callbacks=[_FinalsCallback(left, folder, view, searcher.put_back, standstill), standstill, *minders],
                 max_failures=0,  # as of the search
             )
     return runs
@@ -110,8 +111,8 @@ class _Finals(Searcher):  # type: ignore[misc]  # ray ships incomplete types
         return {**identity, "params": run.params, "seed": run.seed, **start}
 
     def put_back(self, run: FinalRun) -> None:
-        """A run was cut off by a crash; it goes on from its newest checkpoint."""
-        self._runs.insert(0, run)
+        """A run was cut off by a crash; it goes on from its newest checkpoint, before others or after them."""
+        self._runs.insert(len(self._runs) if is_tired(run) else 0, run)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The callback records how a run ends."""
@@ -149,11 +150,11 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
         folder: SweepFolder,
         view: FinalsView,
         put_back: Callable[[FinalRun], None],
-        fail: Callable[[str], None],
+        standstill: Standstill,
     ) -> None:
         self._runs, self._folder, self._view, self._put_back = runs, folder, view, put_back
         self._saved_at: dict[str, float] = {}
-        self._standstill = Standstill(fail)
+        self._standstill = standstill
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A run trains, for the first time or again."""
@@ -166,7 +167,6 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
         """Takes in a report, and asks for a checkpoint at rungs, at the end, and where the last is old."""
         run, report = self._runs[trial.config["folder"]], result["report"]
         run.reach(report.epoch)
-        self._standstill.reported()
         if report.failure is not None:
             self._fail(run, report.failure)
             return
@@ -185,10 +185,9 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
         """Ray gave a run up; it is put back, unless it is to blame, or what is was so too often."""
         run, crash = self._runs[trial.config["folder"]], crash_of(trial)
         count = run.crash(crash.blamed)
-        if crash.blamed in PLACES:
-            others_train = any(other.status == Trial.RUNNING for other in trials if other is not trial)
-            self._standstill.check(crash, count, others_train)
-        elif count > MOST_CRASHES[crash.blamed]:
+        training = (other for other in trials if other.status == Trial.RUNNING and other is not trial)
+        self._standstill.check(crash, count, any(not self._runs[other.config["folder"]].crashes for other in training))
+        if count > most_crashes(crash.blamed):
             self._fail(run, crash.reason)
             return
         self._view.note(f"final run of trial {run.trial} with seed {run.seed} goes on: {crash.reason}")

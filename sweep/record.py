@@ -58,6 +58,7 @@ class TrialRecord(Trained):
     reported_at: float | None = None  # its last report, in seconds since 1970
     standing: tuple[bool, float] | None = None  # rank key of its best epoch
     lost: bool = False  # failed by nothing that its params are to blame for
+    stops: bool = False  # was not among the best at its last rung, and does not wait
 
     @property
     def prefix(self) -> str:
@@ -94,6 +95,7 @@ class TrialRecord(Trained):
             "crashes",
             "crashed_at",
             "lost",
+            "stops",
             "reported_at",
         )
         return {name: getattr(self, name) for name in names}

@@ -168,9 +168,9 @@ def _require_whole(cluster: Path, data: Path) -> None:
             raise UserError(
                 f"{found}: would be left out, by rsync_exclude in {cluster}; rename it or take it out there."
             )
-    link = next((found for found in data.rglob("*") if found.is_symlink()), None)
-    if link is not None:
-        raise UserError(f"{link}: is a link, which would lead nowhere there; put what it leads to in its place.")
+    for found in data.rglob("*"):
+        if found.is_symlink() and (found.readlink().is_absolute() or not found.resolve().is_relative_to(data)):
+            raise UserError(f"{found}: is a link, which would lead nowhere there; put what it leads to in its place.")
 
 
 def _there(cluster: Path, command: str, failed: str = "it could not be started there") -> None:
@@ -192,7 +192,11 @@ class _Launcher(io.StringIO):
 @contextlib.contextmanager
 def _no_input() -> Iterator[None]:
     """For ssh, which would pass Ctrl-C on to the other machine instead of leaving it to this command."""
-    kept = os.dup(0)
+    try:
+        kept = os.dup(0)
+    except OSError:  # there is none
+        yield
+        return
     with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)
     try:

@@ -16,6 +16,7 @@ from sweep import space
 from sweep.arguments import DEFAULT_TRIALS, check, parse
 from sweep.board import Board
 from sweep.callback import KEPT_TRIALS, Clock, SweepCallback
+from sweep.crash import Standstill
 from sweep.earlier import Earlier
 from sweep.final import finish
 from sweep.finals import adopt, train_finals
@@ -57,7 +58,8 @@ def _search(
     """Runs Ray Tune until the study has no more trials or `stop` says so; not if the search was over before."""
     if study.over:
         return
-    scheduler = Asha(study, stop.asked, stop.fail)
+    standstill = Standstill(stop.fail)
+    scheduler = Asha(study, stop.asked, standstill)
     run_trials(
         corpus,
         study.settings,
@@ -67,7 +69,7 @@ def _search(
         search_alg=StudySearcher(scheduler, stop.asked, folder.trials.newest, resources.most),
         scheduler=scheduler,
         stop=stop,
-        callbacks=[callback, *minders],
+        callbacks=[callback, standstill, *minders],
         max_failures=0,  # what crashes comes back as `sweep.crash` says, not whatever the error
     )
     if not stop.interrupted:
@@ -171,12 +173,14 @@ def _sweep(
         for number in (signal.SIGINT, signal.SIGTERM):  # from here on either ends the command
             signal.signal(number, signal.default_int_handler)
     torch.set_num_threads(os.cpu_count() or 1)
-    finish(callback, folder, corpus, board, settings)
+    failure = stop.failure or final_stop.failure
+    if failure is None or callback.best is not None:
+        finish(callback, folder, corpus, board, settings)
     if stop.impatient:
         say(f"nothing better in the last {args.patience:.3g} of the budget (--patience)")
-    if failure := stop.failure or final_stop.failure:
-        time_left = _TIME if study.most is None else ""
-        raise UserError(f"{folder.path}: {failure}, then go on with {folder.again}{time_left}.")
+    if failure is not None:
+        again = f"{folder.again}{_TIME if study.most is None else ''}"
+        raise UserError(f"{folder.path}: {failure}, then go on with {again}.")
     _tell_left(study, stop, cut_short, folder)
     say(f"took {duration(time.time() - started)}")
 

@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweep import space
-from sweep.crash import BLAMELESS, MOST_CRASHES, NODE, NODES_KILLED, PLACES, Crash, Standstill, crash_of
+from sweep.crash import BLAMELESS, NODE, NODES_KILLED, Crash, Standstill, crash_of, is_tired, most_crashes
 from sweep.record import Report, TrialRecord
 from sweep.rungs import REDUCTION_FACTOR, rungs, survives
 from sweep.study import Study
@@ -76,33 +76,32 @@ class Asha(Stoppable):
     Args:
         study: takes in every report and every end; its settings name the kind.
         stopping: whether the sweep is asked to stop; then every trial stops at its next report, resumable.
-        fail: told why no trial can be trained, whereupon the sweep is to stop.
+        standstill: asked to stop when no trial can be trained.
     """
 
-    def __init__(self, study: Study, stopping: Callable[[], bool], fail: Callable[[str], None] = _refuse) -> None:
+    def __init__(self, study: Study, stopping: Callable[[], bool], standstill: Standstill | None = None) -> None:
         super().__init__(stopping)
         self.study = study
         self.rungs = rungs(study.settings.max_epochs)
         self._promotes = study.settings.scheduler == PROMOTION
         self._first = len(space.first_points(study.settings.task))
-        self._standstill = Standstill(fail)
+        self._standstill = standstill or Standstill(_refuse)
 
     def next(self) -> TrialRecord | None:
         """The trial to run next: one that was cut off, or is promoted, or is new; None if there is none now."""
         if self.stopping():
             return None
         return (
-            self._cut_off() or self._promoted() or self.study.ask(self._goal(self.rungs[0]) if self._promotes else None)
+            self._cut_off(lambda record: self._held(record) or is_tired(record))
+            or self._promoted()
+            or self.study.ask(self._goal(self.rungs[0]) if self._promotes else None)
+            or self._cut_off(self._held)
         )
 
-    def _cut_off(self) -> TrialRecord | None:
-        """One that was cut off. What was lost by a crash may be that it had been stopped at its rung: it is again."""
-        while (record := self.study.cut_off(self._held)) is not None:
-            if (
-                self._promotes
-                or record.epoch not in record.values
-                or self._survival(record.number, record.epoch) is None
-            ):
+    def _cut_off(self, held: Callable[[TrialRecord], bool]) -> TrialRecord | None:
+        """One that was cut off; one of which a crash came before its end was told ends now."""
+        while (record := self.study.cut_off(held)) is not None:
+            if not record.stops:
                 return record
             self.study.finish(record.number, "stopped")
         return None
@@ -143,17 +142,18 @@ class Asha(Stoppable):
         if record.ended:
             return
         count = record.crash(crash.blamed)
-        if crash.blamed in PLACES:
-            self._standstill.check(crash, count, self._others_train(record))
+        self._standstill.check(crash, count, self._others_train(record))
         guilty = crash.blamed == NODE and self._kills(record)
-        if crash.blamed in PLACES or (count <= MOST_CRASHES[crash.blamed] and not guilty):
+        if count <= most_crashes(crash.blamed) and not guilty:
             self.study.put_back(number)
         else:
             record.lost = crash.blamed in BLAMELESS and not guilty
             self.study.finish(number, "failed", crash.reason if count == 1 else f"{crash.reason} ({count} times)")
 
     def _others_train(self, record: TrialRecord) -> bool:
-        return any(other.state == "running" for other in self.study.records.values() if other is not record)
+        """Whether any does that has not crashed of late by what this one may have crashed by."""
+        others = (other for other in self.study.under_way() if other is not record and other.state == "running")
+        return any(not other.crashes for other in others)
 
     def _kills(self, record: TrialRecord) -> bool:
         """Whether a trial is the only suspect of those that trained where nodes died."""
@@ -169,22 +169,25 @@ class Asha(Stoppable):
     def judge(self, number: int, report: Report) -> str | None:
         """Takes in a report; how the trial ends by it, "paused" if it waits, or None if it goes on."""
         report = _checked(report)
-        self._standstill.reported()
         rung = report.epoch in self.rungs and report.failure is None
-        self.study.report(number, report, rung)
+        self.study.report(number, report, rung, lambda record: not self._promotes and self._is_outdone(record))
         if report.failure is not None:
             return "failed"
         if report.epoch >= self.rungs[-1]:
             return "completed"
         if not rung:
             return None
-        return self._at_rung(self.study.records[number]) if self._promotes else self._survival(number, report.epoch)
+        record = self.study.records[number]
+        if self._promotes:
+            return self._at_rung(record)
+        return "stopped" if record.stops else None
 
-    def _survival(self, number: int, epoch: int) -> str | None:
-        early = number < self._first and epoch == self.rungs[0]
-        value = self.study.records[number].values[epoch]
-        others = [other for other, whose in self.study.values_at(epoch) if whose != number]
-        return None if early or survives(value, others) else "stopped"
+    def _is_outdone(self, record: TrialRecord) -> bool:
+        """Whether a trial that has come to a rung is not among the best there; at the top none is."""
+        if record.epoch >= self.rungs[-1] or (record.number < self._first and record.epoch == self.rungs[0]):
+            return False
+        others = [other for other, whose in self.study.values_at(record.epoch) if whose != record.number]
+        return not survives(record.values[record.epoch], others)
 
     def _at_rung(self, record: TrialRecord) -> str | None:
         if record.epoch < record.goal:  # it had been here when it was cut off

@@ -47,11 +47,16 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
         self.failure: str | None = None  # what keeps the sweep from going on
         self._room = room
 
-    def fail(self, failure: str) -> None:
-        """Asks as a person would, because of what a person must mend."""
+    def fail(self, reason: str, way: str = "mend that") -> None:
+        """Asks as a person would, because of what a person must mend.
+
+        Args:
+            reason: what keeps the sweep from going on.
+            way: out.
+        """
         if self.failure is None:
-            sys.stderr.write(f"\nstopping: {failure}\n")
-        self.failure = self.failure or failure
+            sys.stderr.write(f"\nstopping: {reason}\n")
+            self.failure = f"{reason}, so the sweep has stopped; {way}"
         self._asked_at = self._asked_at or time.time()
 
     def listen(self) -> None:
@@ -103,7 +108,7 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
     def asked(self) -> bool:
         """Whether trials should stop at their next report."""
         if self._room is not None and self.failure is None and self._room() <= 0:
-            self.fail("the disk is nearly full, so the sweep has stopped; make room")
+            self.fail("the disk is nearly full", "make room")
         return self.interrupted or self.left() == 0.0 or self.impatient
 
     def stop_all(self) -> bool:

@@ -213,8 +213,17 @@ class Study:
         self._trial(number).set_user_attr("record", record.kept())
         return record
 
-    def report(self, number: int, report: Report, rung: bool) -> None:
-        """Takes in a report; at a rung it goes to the journal, where the sampler sees it."""
+    def report(
+        self, number: int, report: Report, rung: bool, stops: Callable[[TrialRecord], bool] = lambda _: False
+    ) -> None:
+        """Takes in a report; at a rung it goes to the journal, where the sampler sees it.
+
+        Args:
+            number: of the trial.
+            report: of one epoch or more.
+            rung: whether the last of them is one.
+            stops: whether the trial ends there, told once its value is known.
+        """
         record = self.records[number]
         record.reach(report.epoch)
         record.node, record.best = report.node, report.best
@@ -230,6 +239,7 @@ class Study:
                 value = record.values[report.epoch] = rank_value(record.last, self.settings.min_kl)
                 insort(self.values_at(report.epoch), (value, number))
                 trial.report(value, report.epoch)
+            record.stops = stops(record)
             trial.set_user_attr("record", record.kept())
 
     def values_at(self, rung: int) -> list[tuple[float, int]]:

@@ -16,6 +16,9 @@ from ray.tune.experiment import Trial
 _SILENT_SECONDS, _SILENT_REPORTS = 1800.0, 20.0
 """A worker that gives no answer for so long, and for as long as so many of the slowest reports took, hangs."""
 
+_LATE_SECONDS = 60.0
+"""Between two looks, of a driver that was stopped, or held up."""
+
 
 class WorkerLostError(RayActorError):  # type: ignore[misc]  # ray ships incomplete types
     """A worker is gone, by an error that Ray Tune does not know."""
@@ -62,7 +65,7 @@ class Controller(tune_controller.TuneController):  # type: ignore[misc]  # ray s
     """
 
     _slowest = 0.0  # seconds that a report has taken
-    _looked = 0.0
+    _looked: float | None = None
 
     def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
         worker = self._trial_to_actor.get(trial)
@@ -78,21 +81,27 @@ class Controller(tune_controller.TuneController):  # type: ignore[misc]  # ray s
         super()._on_training_result(trial, result)
 
     def on_step_end(self) -> None:
-        """Ends workers that hang, once it is known how long reports take."""
+        """Ends workers that hang: in training once it is known how long reports take, or while they are set up."""
         super().on_step_end()
         now, patience = time.monotonic(), max(_SILENT_SECONDS, _SILENT_REPORTS * self._slowest)
-        if not self._slowest or now - self._looked < 1.0:
+        since = now - (self._looked or now)
+        if self._looked is not None and since < 1.0:
             return
         self._looked = now
-        for trial in self._running_trials:
-            if now - trial.temporary_state.asked > patience:
-                trial.temporary_state.asked = now
-                trial.temporary_state.error = SilentError(f"its worker gave no answer for {patience / 60:.0f} minutes")
-                self._actor_manager.kill(self._trial_to_actor[trial])
+        for trial, worker in list(self._trial_to_actor.items()):
+            if not self._actor_manager.is_actor_started(worker):  # it waits for room
+                continue
+            state = trial.temporary_state
+            # The driver itself may have been stopped meanwhile, and answers may wait.
+            state.asked = getattr(state, "asked", now) + (since if since > _LATE_SECONDS else 0.0)
+            known = self._slowest or trial.status == Trial.PENDING
+            if known and now - state.asked > patience:
+                state.asked = now
+                state.silent = SilentError(f"its worker gave no answer for {patience / 60:.0f} minutes")
+                self._actor_manager.kill(worker)
 
     def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
-        silent = getattr(trial.temporary_state, "error", None)
-        keep_error(trial, silent or exception)
+        keep_error(trial, getattr(trial.temporary_state, "silent", exception))
         super()._process_trial_failure(trial, exception)
 
 

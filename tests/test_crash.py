@@ -31,17 +31,23 @@ from sweep.crash import (
     PLACES,
     PREEMPTION,
     SETUP,
+    STANDSTILL_SECONDS,
     STORAGE,
     TRIAL,
     WORKER,
     Crash,
     SetupError,
+    Standstill,
     classify,
     crash_of,
+    most_crashes,
 )
+from sweep.finals import _FinalsCallback
+from sweep.live import FinalsView
 from sweep.proposal import key_of, propose
 from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
+from sweep.seeds import FinalRun, decide
 from sweep.workers import ActorManager, keep_error, known
 from vae.errors import OtherRunError
 from vae.store import StoreError
@@ -187,36 +193,78 @@ def crash(asha, blamed, times=1):
     return record
 
 
+@pytest.fixture
+def told():
+    """What a sweep that stops is told of."""
+    return []
+
+
+@pytest.fixture
+def few(make_study, told):
+    """A search of three trials, which stops when it is told to."""
+    return Asha(make_study(trials=3), lambda: bool(told), Standstill(told.append))
+
+
 @pytest.mark.parametrize("blamed", PLACES)
-def test_a_trial_that_no_place_takes_waits_as_long_as_others_train_and_then_the_search_ends(
-    make_study, blamed, monkeypatch
+def test_a_trial_that_no_place_takes_is_tried_last_and_where_none_trains_the_search_stops(
+    few, told, blamed, monkeypatch
 ):
-    told = []
-    asha = Asha(make_study(trials=9), lambda: bool(told), told.append)
-    other, record = asha.next(), asha.next()
-    other.state = "running"
-    for trains in (True, False):
-        for _ in range(MOST_CRASHES[blamed] + 1):
-            asha.crashed(record.number, Crash(blamed, "said"))
-            assert (record.state, record.lost, told) == ("paused", False, [])
-            assert asha.next() is record
-        if trains:
-            asha.judge(other.number, report(1, -5.0))
-            asha.study.finish(other.number, "stopped")  # moments ago
+    (trains,) = hand_out(few, 1)
+    record = crash(few, blamed, MOST_CRASHES[blamed])
+    assert few.next() is record  # first
+    few.crashed(record.number, Crash(blamed, "said"))
+    (third,) = hand_out(few, 1)
+    assert hand_out(few, 1) == [record]  # nothing else is left
+    few.crashed(record.number, Crash(blamed, "said"))
     monkeypatch.setattr("sweep.crash.STANDSTILL_SECONDS", 0.0)
-    asha.crashed(record.number, Crash(blamed, "said"))
-    assert told == ["no trial can be trained, so the sweep has stopped: said; mend that"]
-    assert asha.next() is None
+    few.crashed(record.number, Crash(blamed, "said"))
+    assert told == []  # for two train
+    few.judge(trains.number, report(1, -5.0))
+    few.study.finish(trains.number, "stopped")
+    few.crashed(third.number, Crash(blamed, "said"))
+    few.crashed(record.number, Crash(blamed, "said"))
+    assert told == ["no trial can be trained: said"]
+    assert few.next() is None
+    assert (record.state, third.state, record.lost) == ("paused", "paused", False)
+
+
+@pytest.mark.parametrize("moves", [Standstill.on_checkpoint, Standstill.on_trial_complete])
+def test_a_search_that_saves_or_ends_trials_does_not_stand_still(told, monkeypatch, moves):
+    now = 1000.0
+    monkeypatch.setattr("sweep.crash.time.monotonic", lambda: now)
+    standstill = Standstill(told.append)
+    now += STANDSTILL_SECONDS
+    moves(standstill)
+    for seconds, stands_still in ((STANDSTILL_SECONDS, False), (1.0, True)):
+        now += seconds
+        standstill.check(Crash(SETUP, "said"), 99, others_train=False)
+        assert bool(told) == stands_still
+    standstill.check(Crash(WORKER, "said"), 99, others_train=False)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("blamed", PLACES)
+def test_a_trial_that_no_place_takes_again_and_again_is_lost(few, told, blamed):
+    hand_out(few, 2)
+    record = crash(few, blamed, most_crashes(blamed))
     assert record.state == "paused"
+    assert crash(few, blamed) is record
+    assert (record.state, record.lost, told) == ("failed", True, [])
 
 
-def test_a_trial_that_no_place_takes_at_first_is_tried_again(make_study):
-    told = []
-    asha = Asha(make_study(trials=9), lambda: False, told.append)
-    crash(asha, SETUP, MOST_CRASHES[SETUP])
-    assert told == []
-    crash(asha, SETUP)
-    assert told == ["no trial can be trained, so the sweep has stopped: said; mend that"]
+def test_final_runs_of_which_none_can_be_trained_end_and_are_left(told, folder, monkeypatch):
+    monkeypatch.setattr("sweep.crash.STANDSTILL_SECONDS", 0.0)
+    run, put_back = FinalRun(trial=3, seed=0, params={}, epochs=9), []
+    with FinalsView([run]) as view:
+        callback = _FinalsCallback({run.folder: run}, folder, view, put_back.append, Standstill(told.append))
+        trial = Trial("test", stub=True, config={"folder": run.folder})
+        keep_error(trial, known(ActorDiedError(raised(SetupError("no GPU")))))
+        for _ in range(MOST_CRASHES[SETUP] + 1):
+            assert told == []
+            callback.on_trial_error(0, [trial], trial)
+    assert told == ["no trial can be trained: its worker could not be set up: SetupError: no GPU"]
+    assert (run.failure, len(put_back)) == (None, MOST_CRASHES[SETUP] + 1)
+    assert decide([run], 0.1) is None
 
 
 SURVIVED = MOST_CRASHES | {NODE: NODES_KILLED - 1}

@@ -112,9 +112,13 @@ def test_a_trial_that_was_stopped_when_the_driver_died_is_stopped(make_study):
         run_to(asha, 3, -4.0)
     number, end = run_to(asha, 3, -9.0)
     assert end == "stopped"
+    survivor, _ = run_to(asha, 3, -3.0)
+    for value in (-2.0, -1.0):
+        run_to(asha, 3, value)
     again = Asha(make_study(trials=20, scheduler=STOPPING), lambda: False)
     handed_out = [again.next().number for _ in range(number + 1)]
     assert number not in handed_out
+    assert survivor in handed_out  # though by now it is not among the best third
     assert again.study.records[number].state == "stopped"
 
 

@@ -22,7 +22,7 @@ def test_a_worker_that_hangs_is_ended_and_the_rest_goes_on(tmp_path, monkeypatch
         def save_checkpoint(self, checkpoint_dir):
             pass
 
-    monkeypatch.setattr("sweep.workers._SILENT_SECONDS", 3.0)
+    monkeypatch.setattr("sweep.workers._SILENT_SECONDS", 15.0)
     monkeypatch.setattr("sweep.workers._SILENT_REPORTS", 1.0)
     ray.init(num_cpus=2, include_dashboard=False)
     try:
