@@ -101,7 +101,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=float,
         default=MIN_KL,
         metavar="NATS",
-        help=f"least KL of the code in a time step; trials are trained for 1 to 2.5 times as much, and ranked by it "
+        help=f"least KL of the code in a time step; trials are trained for 1.1 to 2.5 times as much, and ranked by it "
         f"(default: {MIN_KL})",
     )
     search.add_argument(

@@ -117,7 +117,7 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize(("number", "way"), enumerate(WAYS.values()), ids=WAYS)
+@pytest.mark.parametrize(("number", "way"), list(enumerate(WAYS.values())), ids=WAYS)
 def test_a_sweep_begins_by_each_command_of_the_guide(lab, on_prem, music, number, way):
     """And but for the one that runs in the laptop's own terminal, it goes on when the laptop is off."""
     wait_for(lambda: _joined(lab, on_prem, 2))
