@@ -14,7 +14,7 @@ from sweep.rungs import rungs, validates
 from sweep.settings import Settings
 from vae.config import Config
 from vae.corpus import Corpus
-from vae.device import default_device, release_gpu
+from vae.device import default_device, lacks_memory, release_gpu
 from vae.errors import OtherRunError, UserError
 from vae.store import StoreError, fetched, reason
 from vae.trainer import DivergedError, Trainer, TrainingData
@@ -38,6 +38,17 @@ def _loaded(corpus: Corpus) -> TrainingData:
             if time.monotonic() - began > _SETUP_SECONDS:
                 raise SetupError(f"{socket.gethostname()}: {type(error).__name__}: {error}") from error
         time.sleep(_PAUSE_SECONDS)
+
+
+def _failure(error: Exception) -> str:
+    """Of a trial that can't be trained: its config can't be, it diverged, or takes more memory than there is.
+
+    Raises:
+        RuntimeError: it is another.
+    """
+    if isinstance(error, RuntimeError) and not lacks_memory(error):
+        raise error
+    return str(error).partition("\n")[0]
 
 
 class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete types
@@ -69,8 +80,8 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
                 self._settings.epoch_steps,
                 self._settings.min_kl,
             )
-        except (UserError, torch.OutOfMemoryError) as error:
-            self._failure = str(error)
+        except (UserError, RuntimeError) as error:
+            self._failure = _failure(error)
             return
         if config["checkpoint"] is not None:
             self._restore(self._trainer, config["checkpoint"])
@@ -96,8 +107,8 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
         if self._trainer is not None:
             try:
                 self._train(self._trainer, curve)
-            except (DivergedError, torch.OutOfMemoryError) as error:
-                self._failure = str(error)
+            except (DivergedError, RuntimeError) as error:
+                self._failure = _failure(error)
         return {"report": self._report(curve)}
 
     def _train(self, trainer: Trainer, curve: list[dict[str, float]]) -> None:

@@ -1,12 +1,9 @@
 """A third of the space can't be trained: through the real trainer, the search learns to leave it."""
 
-from tiny import BINARY, CPU, make_corpus
+from tiny import BINARY, make_corpus
 
-from sweep.record import Report
-from sweep.rungs import validates
 from sweep.scheduler import Asha
-from vae.config import Config
-from vae.trainer import DivergedError, Trainer, TrainingData
+from sweep.trial import VaeTrial
 
 TRIALS = 60
 EPOCH_STEPS = 640
@@ -20,19 +17,18 @@ def lies_in_it(params):
     return 5e-4 * 20 ** (1 / 3) < params["learning_rate"] < 5e-4 * 20 ** (2 / 3)
 
 
-def train(asha, record, data):
-    """Trains a trial until it ends or waits, as `sweep.trial` does; its state then."""
+def config_of(params):
+    return {"params": params, "seed": 0, "checkpoint": None, "epoch": 0}
+
+
+def train(asha, record, trial):
+    """Trains a trial in this process until it ends or waits; its state then."""
     params = record.params | SHORT | (EXPLOSIVE if lies_in_it(record.params) else {})
-    trainer = Trainer(Config.for_data(BINARY, params), data, epoch_steps=EPOCH_STEPS)
+    trial.reset_config(config_of(params))
     end = None
     while end is None:
-        failure, curve = None, []
-        try:
-            curve.append(trainer.train_epoch(validate=validates(trainer.epoch + 1, asha.rungs)))
-        except DivergedError as error:
-            failure = str(error)
-        best = trainer.best.metrics if trainer.best else {}
-        end = asha.judge(record.number, Report(trainer.epoch, curve, best, 1.0, "here", failure))
+        report = trial.step()["report"]
+        end, failure = asha.judge(record.number, report), report.failure
     if end == "paused":
         record.state = end
     else:
@@ -41,11 +37,15 @@ def train(asha, record, data):
 
 
 def test_few_of_the_last_half_of_proposals_diverge(make_study):
-    data = TrainingData.load(make_corpus(), CPU)
     study = make_study(TRIALS, spec=BINARY, families=("dense",), max_epochs=3, epoch_steps=EPOCH_STEPS, min_kl=0.0)
-    asha = Asha(study, lambda: False)
+
+    class Worker(VaeTrial):
+        def setup(self, config):
+            super().setup(config, make_corpus(), study.settings)
+
+    asha, worker = Asha(study, lambda: False), Worker(config_of({"family": "dense"} | SHORT))
     while (record := asha.next()) is not None:
-        train(asha, record, data)
+        train(asha, record, worker)
     failed = [record for record in study.records.values() if record.state == "failed"]
     assert all("diverged" in record.failure for record in failed)
     assert [record.number for record in failed] == [n for n, r in study.records.items() if lies_in_it(r.params)]

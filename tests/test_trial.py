@@ -4,12 +4,13 @@ import contextlib
 import math
 
 import pytest
+import torch
 from tiny import SMALL, make_corpus
 
 from sweep.crash import SetupError
 from sweep.rungs import validates
 from sweep.settings import Settings
-from sweep.trial import VaeTrial
+from sweep.trial import VaeTrial, _failure
 from vae.config import FAMILY_NAMES
 from vae.errors import OtherRunError
 from vae.store import StoreError
@@ -164,3 +165,12 @@ def test_a_rung_that_the_driver_has_forgotten_is_reported_again_before_it_trains
     metrics = told.curve[0]
     assert metrics == {name: last.curve[-1][name] for name in metrics}
     assert {"epoch", "val_elbo", "kl", "code_gain"} <= metrics.keys()
+
+
+def test_a_trial_that_takes_more_memory_than_there_is_has_failed_and_other_errors_are_raised():
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(2**60)
+    assert "allocate memory" in _failure(found.value)
+    assert "\n" not in _failure(found.value)
+    with pytest.raises(RuntimeError, match="no product"):
+        _failure(RuntimeError("no product of these"))
