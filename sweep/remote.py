@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import io
 import logging
-import os
 import re
 import shlex
 import sys
@@ -22,6 +21,7 @@ from sweep.cluster_file import is_filled_in, read_cluster, results_of
 from sweep.live import say
 from sweep.results import SweepFolder
 from vae.errors import UserError
+from vae.files import nowhere
 from vae.store import is_remote, point_elsewhere
 
 DEFAULT_CLUSTER = Path("cluster.yaml")
@@ -190,23 +190,6 @@ class _Launcher(io.StringIO):
 
 
 @contextlib.contextmanager
-def _no_input() -> Iterator[None]:
-    """For ssh, which would pass Ctrl-C on to the other machine instead of leaving it to this command."""
-    try:
-        kept = os.dup(0)
-    except OSError:  # there is none
-        yield
-        return
-    with Path(os.devnull).open() as nothing:
-        os.dup2(nothing.fileno(), 0)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 0)
-        os.close(kept)
-
-
-@contextlib.contextmanager
 def _told(cluster: Path, failed: str) -> Iterator[None]:
     """Silences Ray's launcher, and tells its errors in a line."""
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -214,7 +197,8 @@ def _told(cluster: Path, failed: str) -> Iterator[None]:
     config = read_cluster(cluster)
     local = config["provider"].get("type") == "local"
     try:
-        with _no_input(), contextlib.redirect_stdout(_Launcher()), contextlib.redirect_stderr(_Launcher()):
+        # ssh would pass Ctrl-C on to the other machine instead of leaving it to this command.
+        with nowhere(0), contextlib.redirect_stdout(_Launcher()), contextlib.redirect_stderr(_Launcher()):
             if local and "head_ip" in config["provider"]:
                 _remember_head(config)
             yield

@@ -1,13 +1,11 @@
 """How Ray Tune runs trials here: what each takes, warm actors, no pickles."""
 
-import contextlib
 import logging
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -25,6 +23,7 @@ from sweep.trial import VaeTrial
 from sweep.workers import mind_workers
 from vae.corpus import Corpus
 from vae.errors import UserError
+from vae.files import nowhere
 
 LOCAL = "local"
 """The address of no cluster: this machine."""
@@ -73,26 +72,13 @@ def start_ray(address: str | None) -> str:
     if "://" in str(address):
         raise UserError(f"--address {address}: must be auto, local or HOST:PORT of a cluster that this machine is in.")
     try:
-        with _silent():
+        sys.stderr.flush()
+        with nowhere(2):  # Ray's parts in C++ have no level of logs yet
             ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError, AuthenticationError) as error:
         ray.shutdown()
         raise UserError(f"--address {address}: {_why_out(error)}") from None
     return f"the Ray cluster at {address}"
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keeps back what this process writes to stderr: of Ray's parts in C++, which have no level of logs yet."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _why_out(error: Exception) -> str:

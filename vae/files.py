@@ -1,8 +1,10 @@
 """Files written whole or not at all, and their names."""
 
+import contextlib
 import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -30,6 +32,23 @@ def is_locked(path: Path) -> bool:
         except OSError:
             return True
     return False
+
+
+@contextlib.contextmanager
+def nowhere(descriptor: int) -> Iterator[None]:
+    """Leads a descriptor of this process, such as 0 for what is typed, to nowhere meanwhile; if it leads anywhere."""
+    try:
+        kept = os.dup(descriptor)
+    except OSError:
+        yield
+        return
+    with Path(os.devnull).open("r+") as null:
+        os.dup2(null.fileno(), descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
