@@ -69,7 +69,7 @@ def test_the_three_commands_survive_a_lost_spot_machine_and_a_killed_driver(lab,
     assert "sweep spot on the Ray cluster at" in said.read_text()
     assert ": torch can compute on 0 of 1 GPUs; it is built without CUDA: install a build for" in said.read_text()
     lab["i4"].run("rm -r ~/sweep-data")  # as on a head that is new
-    output = laptop.run(f"{typed} --resume spot --force", 400)
+    output = laptop.run(f"{typed} --resume spot --force", 600)
     found = rows(lab, "spot")
     assert len(found) == 20
     assert {row["state"] for row in found} <= {"stopped", "completed"}, output
