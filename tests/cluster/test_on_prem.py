@@ -47,7 +47,7 @@ def test_a_sweep_from_the_laptop_loses_nothing_when_a_worker_is_powered_off_or_c
     wait_for(lambda: _joined(lab, on_prem, 2), process)
     with lab["w1"].unplugged():
         wait_for(lambda: _joined(lab, on_prem, 1), process)
-    output = end(process)
+    output = end(process, 800)
     wait_for(lambda: _joined(lab, on_prem, 2))
     assert_all_there(lab, "lost", 24, output)
     assert "its node died" in output
