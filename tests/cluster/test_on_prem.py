@@ -95,7 +95,7 @@ def test_a_sweep_that_is_stopped_as_the_guide_says_ends_as_cleanly_as_by_ctrl_c(
     jobs = lab["head"].run("ray job list --address http://127.0.0.1:8265 2>&1")
     (job,) = set(re.findall(r"stopped-\d{4}-\d{6}", jobs))
     keys = "until grep -q 'trials tried' ~/seen; do sleep 1; done; printf '\\003'; sleep 5"  # Ctrl-C, in a terminal
-    watch = f"script -qefc 'python -m sweep.run --cluster {on_prem} --watch {job}' ~/seen"
+    watch = f"script -qefc 'exec python -m sweep.run --cluster {on_prem} --watch {job}' ~/seen"
     assert "it goes on there" in lab["laptop"].run(f"cd ~/music && touch ~/seen && ({keys}) | {watch}")
     lab["laptop"].run(f"cd ~/music && ray exec {on_prem} 'ray job stop --address http://127.0.0.1:8265 {job}'")
     output = end(process)
