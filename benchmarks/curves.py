@@ -37,11 +37,11 @@ from sweep.rungs import rungs, validates
 from sweep.versions import git
 from vae.config import Config
 from vae.corpus import Corpus, load_corpus, read_saved, save_corpus
-from vae.device import default_device, lacks_memory
+from vae.device import default_device
 from vae.encoding import DataSpec
 from vae.errors import UserError, exit_code
 from vae.files import write_atomically
-from vae.trainer import MAX_EPOCHS, MIN_KL, DivergedError, Trainer, TrainingData
+from vae.trainer import MAX_EPOCHS, MIN_KL, DivergedError, Trainer, TrainingData, failure_of
 
 CURVES = ROOT / "benchmarks" / "curves"
 _SHARD = 50  # curves in a file, which is written anew for each
@@ -93,12 +93,8 @@ def train(params: dict[str, Any], data: TrainingData, seed: int, epoch_steps: in
             if "val_elbo" in metrics:
                 seconds = clock() - started
                 epochs.append([trainer.epoch, round(seconds, 2), *(round(metrics[name], 4) for name in _METRICS)])
-    except (DivergedError, UserError) as error:
-        failure = str(error)
-    except RuntimeError as error:
-        if not lacks_memory(error):
-            raise
-        failure = str(error)
+    except (DivergedError, UserError, RuntimeError) as error:
+        failure = failure_of(error)
     return {"epochs": epochs, "seconds": round(clock() - started, 2), "failure": failure}
 
 

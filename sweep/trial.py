@@ -14,10 +14,10 @@ from sweep.rungs import rungs, validates
 from sweep.settings import Settings
 from vae.config import Config
 from vae.corpus import Corpus
-from vae.device import default_device, lacks_memory, release_gpu
+from vae.device import default_device, release_gpu
 from vae.errors import OtherRunError, UserError
 from vae.store import StoreError, fetched, reason
-from vae.trainer import DivergedError, Trainer, TrainingData
+from vae.trainer import DivergedError, Trainer, TrainingData, failure_of
 
 REPORT_SECONDS = 1.0
 """Epochs shorter than this are reported together, but never past a rung: it keeps the driver out of the way."""
@@ -38,17 +38,6 @@ def _loaded(corpus: Corpus) -> TrainingData:
             if time.monotonic() - began > _SETUP_SECONDS:
                 raise SetupError(f"{socket.gethostname()}: {type(error).__name__}: {error}") from error
         time.sleep(_PAUSE_SECONDS)
-
-
-def _failure(error: Exception) -> str:
-    """Of a trial that can't be trained: its config can't be, it diverged, or takes more memory than there is.
-
-    Raises:
-        RuntimeError: it is another.
-    """
-    if isinstance(error, RuntimeError) and not lacks_memory(error):
-        raise error
-    return str(error).partition("\n")[0]
 
 
 class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete types
@@ -81,7 +70,7 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
                 self._settings.min_kl,
             )
         except (UserError, RuntimeError) as error:
-            self._failure = _failure(error)
+            self._failure = failure_of(error)
             return
         if config["checkpoint"] is not None:
             self._restore(self._trainer, config["checkpoint"])
@@ -108,7 +97,7 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
             try:
                 self._train(self._trainer, curve)
             except (DivergedError, RuntimeError) as error:
-                self._failure = _failure(error)
+                self._failure = failure_of(error)
         return {"report": self._report(curve)}
 
     def _train(self, trainer: Trainer, curve: list[dict[str, float]]) -> None:

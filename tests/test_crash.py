@@ -1,10 +1,5 @@
 """Who is to blame when a trial crashes, and what becomes of it."""
 
-import contextlib
-import os
-import signal
-
-import psutil
 import pytest
 from ray.air.execution import ResourceManager
 from ray.air.execution._internal.tracked_actor import TrackedActor
@@ -19,8 +14,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 from ray.tune.experiment import Trial
-from sweeping import report, rows_of, start, wait_for
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from sweeping import report
 
 from sweep import space
 from sweep.crash import (
@@ -45,7 +39,6 @@ from sweep.crash import (
 from sweep.finals import _FinalsCallback
 from sweep.live import FinalsView
 from sweep.proposal import key_of, propose
-from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
 from sweep.seeds import FinalRun, decide
 from sweep.workers import ActorManager, keep_error, known
@@ -392,39 +385,3 @@ def test_a_trial_that_has_ended_does_not_crash(asha):
     asha.study.finish(record.number, "stopped")
     asha.crashed(record.number, Crash(TRIAL, "said"))
     assert (record.state, record.failure) == ("stopped", None)
-
-
-def training_worker(driver):
-    """The process that trains a trial of a sweep, or None."""
-    for process in psutil.Process(driver).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            name = " ".join(process.cmdline())
-            if name.startswith("ray::") and ".train" in name:
-                return process.pid
-    return None
-
-
-def test_a_trial_whose_worker_is_killed_goes_on_from_its_checkpoint(chords, tmp_path):
-    """By SIGKILL, after the first rung."""
-    process = start(
-        *("--data", chords, "--results", tmp_path, "--name", "shot", "--trials", 1, "--max-concurrent", 1),
-        *("--scheduler", "stopping", "--family", "dense", "--max-epochs", 9, "--epoch-steps", 20_000),
-    )
-    found = []
-
-    def trains_on():
-        saved = SweepFolder(tmp_path, "shot").trials.newest("00000-")
-        found[:] = [training_worker(process.pid)] if saved is not None else []
-        return any(found)
-
-    wait_for(trains_on, process)
-    os.kill(found[0], signal.SIGKILL)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    assert output.count(" goes on from its newest checkpoint: its worker died\n") == 1
-    assert "Traceback" not in output
-    assert rows_of(tmp_path, "shot")[0]["state"] == "completed"
-    events = EventAccumulator(str(SweepFolder(tmp_path, "shot").tensorboard / "00000")).Reload()
-    trained = [event.step for event in events.Scalars("train/elbo")]
-    assert trained.count(1) == 1
-    assert sorted(set(trained)) == list(range(1, 10))

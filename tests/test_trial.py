@@ -10,11 +10,11 @@ from tiny import SMALL, make_corpus
 from sweep.crash import SetupError
 from sweep.rungs import validates
 from sweep.settings import Settings
-from sweep.trial import VaeTrial, _failure
+from sweep.trial import VaeTrial
 from vae.config import FAMILY_NAMES
 from vae.errors import OtherRunError
 from vae.store import StoreError
-from vae.trainer import Trainer, TrainingData
+from vae.trainer import Trainer, TrainingData, failure_of
 
 
 class BoundTrial(VaeTrial):
@@ -100,7 +100,7 @@ def test_a_diverging_trial_is_a_failure_that_no_metric_hides():
     assert all(math.isfinite(value) for report in told for metrics in report.curve for value in metrics.values())
 
 
-def test_a_config_that_cannot_work_is_a_failure(trial):
+def test_a_config_that_cannot_work_is_afailure_of(trial):
     trial.reset_config(config(window=99))
     (told,) = reports(trial, 1)
     assert told.failure is not None
@@ -170,7 +170,7 @@ def test_a_rung_that_the_driver_has_forgotten_is_reported_again_before_it_trains
 def test_a_trial_that_takes_more_memory_than_there_is_has_failed_and_other_errors_are_raised():
     with pytest.raises(RuntimeError) as found:
         torch.empty(2**60)
-    assert "allocate memory" in _failure(found.value)
-    assert "\n" not in _failure(found.value)
+    assert "allocate memory" in failure_of(found.value)
+    assert "\n" not in failure_of(found.value)
     with pytest.raises(RuntimeError, match="no product"):
-        _failure(RuntimeError("no product of these"))
+        failure_of(RuntimeError("no product of these"))

@@ -1,4 +1,4 @@
-"""Workers of a cluster whose machines come and go; those that are killed are in test_crash."""
+"""Workers of a cluster whose machines come and go; those that are killed are in test_kill."""
 
 import time
 

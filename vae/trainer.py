@@ -15,7 +15,7 @@ from vae import checkpoint
 from vae.bounds import VALIDATION_SEED, evaluate
 from vae.config import Config
 from vae.corpus import SPLITS, Corpus
-from vae.device import gains_by_bf16, release_memory
+from vae.device import gains_by_bf16, lacks_memory, release_memory
 from vae.errors import OtherRunError
 from vae.graphs import Graphs
 from vae.loss import objective
@@ -40,6 +40,17 @@ _CORRECTIONS = 3
 
 class DivergedError(ArithmeticError):
     """The loss is no longer finite."""
+
+
+def failure_of(error: Exception) -> str:
+    """Why a configuration can't be trained: it can't be, it diverged, or takes more memory than there is.
+
+    Raises:
+        RuntimeError: it is another error.
+    """
+    if isinstance(error, RuntimeError) and not lacks_memory(error):
+        raise error
+    return str(error).partition("\n")[0]
 
 
 @dataclass(frozen=True)

@@ -19,21 +19,8 @@ from processes import begin, kill
 
 ROOT = Path(__file__).parents[2]
 NEEDED = (
-    *(
-        "curl",
-        "hostname",
-        "ip",
-        "mount",
-        "nsenter",
-        "pkill",
-        "rsync",
-        "script",
-        "ssh",
-        "ssh-keygen",
-        "tmux",
-        "umount",
-        "unshare",
-    ),
+    *("curl", "hostname", "ip", "mount", "nsenter", "pkill", "rsync"),
+    *("script", "ssh", "ssh-keygen", "tmux", "umount", "unshare"),
     *("uptime", "/usr/sbin/sshd"),  # by the former Ray's launcher sees that a host is there
 )
 _APART = ("unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc")
