@@ -2,8 +2,9 @@
 
 A forest of randomised trees (Geurts et al. 2006) maps hyperparameters to whole curves: the ELBO, the KL, the code gain
 and the seconds of each scored epoch. A mean of trees lies between what was recorded, so that nothing would ever be
-better than the best of that. So what the forest got wrong about two recorded configurations about as good, when those
-were held out, is added in random parts, the same whenever a configuration is asked for; and the difference between two
+better than the best of that. So what the forest got wrong about recorded configurations about as good, when those
+were held out, is added in random parts, the same whenever a configuration is asked for, and most of them the same for
+its neighbours: those that trees of the forest put in one leaf with it. And the difference between two
 seeds of one about as good, where those were recorded, another for each seed. Another forest says which fail; they do
 when one that was recorded did. How well it ranks configurations that it has not seen is measured by cross-validation,
 at each rung.
@@ -32,6 +33,7 @@ EPOCHS = tuple(e for e in range(1, MAX_EPOCHS + 1) if validates(e, rungs(MAX_EPO
 _METRICS = ("val_elbo", "kl", "code_gain")
 _TOP = len(EPOCHS) - 1  # of a vector: the ELBO at the last epoch
 _ALIKE = 12  # curves whose error or noise a configuration may have
+_SHARED = 3  # parts of four of what the forest gets wrong
 _FOLDS = 10
 _FAILS = 0.5  # share of trees that must say so
 
@@ -102,7 +104,7 @@ class Surrogate:
             return recorded[generator.integers(len(recorded))]
         features = self._vectorizer.transform([params])
         mean = self._forest.predict(features)[0]
-        vector = mean + self._missed(mean, _generator(key))
+        vector = mean + self._missed(mean, features, key)
         if len(self.noise):
             noise = self.noise[generator.choice(_alike(self._noise_of, mean))]
             vector = vector + noise * generator.choice((-1.0, 1.0))
@@ -112,11 +114,17 @@ class Surrogate:
         like = self._failed[generator.integers(len(self._failed))]
         return replace(like, points=curve.points[: len(like.points)])
 
-    def _missed(self, mean: Array, generator: np.random.Generator) -> Array:
-        """What a forest gets wrong about a configuration: of as much variance as about those recorded."""
-        one, other = generator.choice(_alike(self._held_out[:, _TOP], mean), 2)
-        angle = generator.uniform(0.0, math.pi / 2)
-        return math.cos(angle) * self._errors[one] + math.sin(angle) * self._errors[other]
+    def _missed(self, mean: Array, features: Array, key: str) -> Array:
+        """What a forest gets wrong about a configuration: of as much variance as about those recorded.
+
+        A part hangs on the configuration alone, the others on where trees put it; each is one of the errors, the first
+        of those alike in an order of its own, so that neighbours whose means differ a little have the same.
+        """
+        alike = _alike(self._held_out[:, _TOP], mean)
+        leaves = [tree.apply(features.astype(np.float32))[0] for tree in self._forest.estimators_[:_SHARED]]
+        orders = [_generator(f"{number} {leaf}") for number, leaf in enumerate(leaves)] + [_generator(key)]
+        parts = [alike[np.argmin(order.random(len(self._errors))[alike])] for order in orders]
+        return self._errors[parts].sum(axis=0) / math.sqrt(len(parts))
 
     def rank_correlations(self) -> dict[int, float]:
         """Spearman's, between true and predicted rank values at each rung, of configurations held out in turn."""

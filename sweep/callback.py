@@ -223,7 +223,18 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         record = self._study.records[trial.config["number"]]
         if record.failure is not None:
             self._view.note(f"trial {record.number} failed: {record.failure}")
+            self._depose(record.number)
         self._after(record)
+
+    def _depose(self, number: int) -> None:
+        """A trial that has failed leads no more: the next best is exported, if it was, and patience counts anew."""
+        self._led = self._lead()
+        if self.best is None or self.best["trial"] != number or self._decided:
+            return
+        former, self.best = self.best, None
+        with contextlib.suppress(UserError):
+            self.catch_up()
+        self.best = self.best or former  # of nothing else there is a checkpoint
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray gave a trial up; the scheduler has put it back, if the trial is not to blame."""

@@ -1,5 +1,6 @@
 """Why Ray gave a trial up, and what is to blame: it, its worker, its node, its checkpoint, or where those are kept."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,11 +25,11 @@ from vae.store import StoreError, reason
 
 TRIAL, WORKER, NODE, PREEMPTION = "trial", "worker", "node", "preemption"
 STORAGE, SETUP, OUTDATED = "storage", "setup", "outdated"
-MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, PREEMPTION: 30, STORAGE: 30, SETUP: 2, OUTDATED: 0}
+MOST_CRASHES = {TRIAL: 0, WORKER: 2, NODE: 3, PREEMPTION: 30, STORAGE: 30, SETUP: 2, OUTDATED: sys.maxsize}
 """That a trial survives without a new epoch in between. Its own errors would come again, so of these none. A worker
 that was killed may have taken too much memory; it will again, if so. A node that went away, shared with other trials,
-says nothing of this one unless that goes on. A checkpoint of another version of the code stays one. See `PLACES` for
-the rest."""
+says nothing of this one unless that goes on. At the first checkpoint of another version of the code the sweep stops.
+See `PLACES` for the rest."""
 PLACES = (PREEMPTION, STORAGE, SETUP)
 """What is to blame for a crash that says nothing of a trial: a market that took a node back, a store that refused, a
 node that could not be made ready for any trial, which was tried for a minute. A trial that crashes by these more often
@@ -36,7 +37,7 @@ is tried again when nothing else is left to be, so many times as often."""
 _AGAIN = 10
 NODES_KILLED = 2
 """Died under a trial, in a row, which is to blame if no other can be. Else those that can are tried one at a time."""
-BLAMELESS = (NODE, OUTDATED, *PLACES)
+BLAMELESS = (NODE, *PLACES)
 """Of which a trial that ends says nothing of its params."""
 STANDSTILL_SECONDS = 300.0
 """In which nothing was saved and no trial ended, while none trained but those that crash."""
@@ -132,10 +133,10 @@ class Standstill(Callback):  # type: ignore[misc]  # ray ships incomplete types
     """Notices that no trial can be trained, wherever it comes to.
 
     Args:
-        tell: told so, and why.
+        tell: told so, with the reason and the way out.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, tell: Callable[[str, str], None]) -> None:
         self._tell, self._moved = tell, time.monotonic()
 
     def on_checkpoint(self, *args: Any, **info: Any) -> None:
@@ -156,6 +157,8 @@ class Standstill(Callback):  # type: ignore[misc]  # ray ships incomplete types
             count: of such crashes, without a new epoch in between.
             others_train: whether any other trial does now that has not crashed.
         """
+        if crash.blamed == OUTDATED:  # and so would be all others
+            self._tell(crash.reason, "check out the version that it was begun with")
         idle = time.monotonic() - self._moved > STANDSTILL_SECONDS
         if crash.blamed in PLACES and count > MOST_CRASHES[crash.blamed] and idle and not others_train:
-            self._tell(f"no trial can be trained: {crash.reason}")
+            self._tell(f"no trial can be trained: {crash.reason}", "mend that")

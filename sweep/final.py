@@ -39,7 +39,10 @@ def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: 
     if callback.best is None:
         callback.write()
         board.close()
-        raise UserError(f"{folder.path}: no trial finished an epoch; the lines above say why, --resume goes on.")
+        raise UserError(
+            f"{folder.path}: no trial finished an epoch; the lines above say why. Once that is mended, go on with "
+            f"{folder.again} and more --trials, or another --time-budget."
+        )
     model = checkpoint.load(folder.best).model
     callback.best |= _test(model, corpus)
     pieces = draw(model, _PIECES, 1.0, 0)

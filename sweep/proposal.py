@@ -38,6 +38,7 @@ def propose(
     draw: Callable[[optuna.Trial], Any],
     seed: int,
     tried: Container[frozenset[tuple[str, Any]]],
+    failing: float | None = None,
 ) -> dict[str, Any]:
     """The parameters of the next trial.
 
@@ -46,8 +47,9 @@ def propose(
         draw: suggests every parameter of a trial, define-by-run.
         seed: of this proposal.
         tried: `key_of` the parameters of all that were drawn so far.
+        failing: as of `failure_risk`.
     """
-    risk_of = failure_risk(trials, seed)
+    risk_of = failure_risk(trials, seed, failing)
     for seen in (trials, ()):
         drafts = []
         for params in _draws(seen, draw, seed):
@@ -72,19 +74,32 @@ def _draws(seen: Sequence[FrozenTrial], draw: Callable[[optuna.Trial], Any], see
         yield trial.params
 
 
-def failure_risk(trials: Sequence[FrozenTrial], seed: int) -> Callable[[dict[str, Any]], float]:
-    """How likely parameters are to fail, 0 to 1, by the trials so far."""
-    failed = [trial.params for trial in trials if trial.state == TrialState.FAIL][-_MOST_FITTED:]
-    others = [trial.params for trial in trials if trial.state != TrialState.FAIL][-_MOST_FITTED:]
+def failure_risk(
+    trials: Sequence[FrozenTrial], seed: int, failing: float | None = None
+) -> Callable[[dict[str, Any]], float]:
+    """How likely parameters are to fail, 0 to 1, by the trials so far.
+
+    Args:
+        trials: of very many those that tell most.
+        seed: of the forest.
+        failing: share of all trials that failed; None: that of these.
+    """
+    failed = [trial.params for trial in trials if trial.state == TrialState.FAIL]
+    others = [trial.params for trial in trials if trial.state != TrialState.FAIL]
     if len(failed) < _FEWEST_FAILURES or not others:
         return lambda _: 0.0
+    failing = len(failed) / len(trials) if failing is None else failing
+    failed, others = failed[-_MOST_FITTED:], others[-_MOST_FITTED:]
     # Imported here, for it takes a second, and most sweeps need none of it.
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.feature_extraction import DictVectorizer
 
     vectors = DictVectorizer(sparse=False)
     forest = RandomForestClassifier(_TREES, max_features=0.5, random_state=seed)
-    forest.fit(vectors.fit_transform(failed + others), [True] * len(failed) + [False] * len(others))
+    # Each kind weighs what its share of all trials is, or chance failures would seem to be everywhere.
+    weights = [failing / len(failed)] * len(failed) + [(1.0 - failing) / len(others)] * len(others)
+    fails = [True] * len(failed) + [False] * len(others)
+    forest.fit(vectors.fit_transform(failed + others), fails, sample_weight=weights)
     return lambda params: float(forest.predict_proba(vectors.transform([params]))[0, 1])
 
 

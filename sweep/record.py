@@ -58,7 +58,8 @@ class TrialRecord(Trained):
     reported_at: float | None = None  # its last report, in seconds since 1970
     standing: tuple[bool, float] | None = None  # rank key of its best epoch
     lost: bool = False  # failed by nothing that its params are to blame for
-    stops: bool = False  # was not among the best at its last rung, and does not wait
+    judged: int = 0  # the last rung where it was told whether it stops, under the scheduler that stops
+    stops: bool = False  # was not among the best there
 
     @property
     def prefix(self) -> str:
@@ -76,8 +77,8 @@ class TrialRecord(Trained):
         return self.state == "paused" and self.epoch >= self.goal
 
     @property
-    def competes(self) -> bool:
-        """Whether its values at rungs count."""
+    def can_win(self) -> bool:
+        """Whether its best epoch counts: it has not failed by what its params are to blame for."""
         return self.state != "failed" or self.lost
 
     def kept(self) -> dict[str, Any]:
@@ -95,6 +96,7 @@ class TrialRecord(Trained):
             "crashes",
             "crashed_at",
             "lost",
+            "judged",
             "stops",
             "reported_at",
         )

@@ -7,7 +7,6 @@ worker is free. Left out is what depends on the machine: a trial's start, checkp
 import heapq
 import itertools
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -142,13 +141,15 @@ class _Prepared:
 
     def __init__(self, search: Search, ahead: int) -> None:
         self._search, self._ahead = search, ahead
-        self._runs: deque[Run] = deque()
+        self._runs: list[Run] = []
 
     def take(self, idle: int) -> list[Run]:
-        """Those that idle workers begin."""
+        """Those that idle workers begin: what goes on before what is new, see `sweep.scheduler`."""
         while len(self._runs) < idle + self._ahead and (found := self._search.next()) is not None:
             self._runs.append(found)
-        return [self._runs.popleft() for _ in range(min(idle, len(self._runs)))]
+        self._runs.sort(key=lambda run: run.epoch == 0)
+        taken, self._runs = self._runs[:idle], self._runs[idle:]
+        return taken
 
 
 def replay(

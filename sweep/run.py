@@ -31,7 +31,15 @@ from sweep.searcher import StudySearcher
 from sweep.settings import Settings
 from sweep.stop import Stop
 from sweep.study import Study
-from sweep.tuning import Resources, find_resources, joins_cluster, known_address, run_trials, start_ray
+from sweep.tuning import (
+    Resources,
+    find_resources,
+    joins_cluster,
+    known_address,
+    may_be_taken_back,
+    run_trials,
+    start_ray,
+)
 from sweep.uploads import Uploads
 from sweep.warm_start import require_sweeps, warm_start
 from vae.bounds import marginal_elbo
@@ -59,7 +67,7 @@ def _search(
     if study.over:
         return
     standstill = Standstill(stop.fail)
-    scheduler = Asha(study, stop.asked, standstill)
+    scheduler = Asha(study, stop.asked, standstill, blames=not may_be_taken_back())
     run_trials(
         corpus,
         study.settings,
@@ -72,7 +80,7 @@ def _search(
         callbacks=[callback, standstill, *minders],
         max_failures=0,  # what crashes comes back as `sweep.crash` says, not whatever the error
     )
-    if not stop.interrupted:
+    if not stop.interrupted and study.top(1):
         study.end()
 
 

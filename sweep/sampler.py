@@ -72,6 +72,14 @@ def comparable(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
     return [_at_rung(trial, rung) for trial in (*good, *others)]
 
 
+def _of_one_space(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Without those that lie outside of the newest trials' space, which an earlier version of the code drew."""
+    space: dict[str, BaseDistribution] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        space |= trial.distributions
+    return [trial for trial in trials if all(lies_in(value, space[name]) for name, value in trial.params.items())]
+
+
 def is_drawn(trial: FrozenTrial) -> bool:
     """Whether its parameters are whole: it does not wait to be drawn, and no crash came in between."""
     return trial.state != TrialState.WAITING and bool(trial.user_attrs)
@@ -157,7 +165,9 @@ def _smooth(distribution: BaseDistribution) -> BaseDistribution:
 
 
 def lies_in(value: Any, distribution: BaseDistribution) -> bool:
-    """Whether a value is one that a distribution gives."""
+    """Whether a value is one that a distribution gives; None, where there is none, is not."""
+    if value is None:
+        return False
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -200,8 +210,8 @@ class RungSampler(OneByOne):
     """
 
     def __init__(self, trials: Sequence[FrozenTrial], seed: int) -> None:
-        seen = comparable(trials, seed)
-        self._seen, self._groups = _Seen(seen), groups(seen)
+        self._trials = _of_one_space(comparable(trials, seed))
+        self._seen, self._groups = _Seen(self._trials), groups(self._trials)
         self._drawn: dict[str, Any] = {}
         # No liar is needed: those that run are among those seen.
         self._tpe = TPESampler(
@@ -224,9 +234,14 @@ class RungSampler(OneByOne):
         del study
         group = self._groups.get(param_name, {})
         if group.get(param_name) != _smooth(param_distribution):
-            return self._tpe.sample_independent(self._seen, trial, param_name, param_distribution)
+            return self._by_itself(trial, param_name, param_distribution)
         if param_name not in self._drawn:
             self._drawn |= self._tpe.sample_relative(self._seen, trial, group)
         if param_name not in self._drawn:  # too few trials yet
-            return self._tpe.sample_independent(self._seen, trial, param_name, param_distribution)
+            return self._by_itself(trial, param_name, param_distribution)
         return on_grid(self._drawn[param_name], param_distribution)
+
+    def _by_itself(self, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
+        """By those trials alone whose value lies in the range."""
+        fitting = [other for other in self._trials if lies_in(other.params.get(name), distribution)]
+        return self._tpe.sample_independent(_Seen(fitting), trial, name, distribution)

@@ -41,8 +41,8 @@ def _checked(report: Report) -> Report:
     return report
 
 
-def _refuse(failure: str) -> None:
-    raise UserError(f"{failure}.")
+def _refuse(failure: str, way: str) -> None:
+    raise UserError(f"{failure}; {way}.")
 
 
 class Stoppable(FIFOScheduler):  # type: ignore[misc]  # ray ships incomplete types
@@ -77,15 +77,18 @@ class Asha(Stoppable):
         study: takes in every report and every end; its settings name the kind.
         stopping: whether the sweep is asked to stop; then every trial stops at its next report, resumable.
         standstill: asked to stop when no trial can be trained.
+        blames: whether nodes that died can be a trial's fault; not those that a market may have taken back.
     """
 
-    def __init__(self, study: Study, stopping: Callable[[], bool], standstill: Standstill | None = None) -> None:
+    def __init__(
+        self, study: Study, stopping: Callable[[], bool], standstill: Standstill | None = None, blames: bool = True
+    ) -> None:
         super().__init__(stopping)
         self.study = study
         self.rungs = rungs(study.settings.max_epochs)
         self._promotes = study.settings.scheduler == PROMOTION
         self._first = len(space.first_points(study.settings.task))
-        self._standstill = standstill or Standstill(_refuse)
+        self._standstill, self._blames = standstill or Standstill(_refuse), blames
 
     def next(self) -> TrialRecord | None:
         """The trial to run next: one that was cut off, or is promoted, or is new; None if there is none now."""
@@ -112,9 +115,10 @@ class Asha(Stoppable):
             NODE in other.crashes for other in self.study.under_way()
         )
 
-    def place(self, trial: Trial) -> tuple[bool, int]:
-        """What was cut off by a crash first, then by turns."""
-        return not self.study.records[trial.config["number"]].crashes, trial.config["turn"]
+    def place(self, trial: Trial) -> tuple[bool, bool, int]:
+        """What was cut off by a crash first, then what goes on, then what begins; each by turns."""
+        record = self.study.records[trial.config["number"]]
+        return not record.crashes, record.epoch == 0, trial.config["turn"]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Records the report; CONTINUE or STOP. A trial that waits is stopped for Ray, and comes as another later."""
@@ -143,7 +147,7 @@ class Asha(Stoppable):
             return
         count = record.crash(crash.blamed)
         self._standstill.check(crash, count, self._others_train(record))
-        guilty = crash.blamed == NODE and self._kills(record)
+        guilty = crash.blamed == NODE and self._blames and self._kills(record)
         if count <= most_crashes(crash.blamed) and not guilty:
             self.study.put_back(number)
         else:

@@ -47,7 +47,7 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
         self.failure: str | None = None  # what keeps the sweep from going on
         self._room = room
 
-    def fail(self, reason: str, way: str = "mend that") -> None:
+    def fail(self, reason: str, way: str) -> None:
         """Asks as a person would, because of what a person must mend.
 
         Args:

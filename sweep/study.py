@@ -10,7 +10,7 @@ import random
 import time
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
@@ -87,7 +87,7 @@ class Study:
             self._stand(record)
             self._tried.add(key_of(frozen.params))
             self._failed += [record.number] if record.state == "failed" else []
-            for rung, value in values.items() if record.competes else ():
+            for rung, value in values.items() if record.state != "failed" else ():
                 insort(self.values_at(rung), (value, record.number))
         cut_off = [record for record in self.records.values() if record.state == "paused" and not record.waits]
         self._cut_off = [record.number for record in sorted(cut_off, key=lambda record: record.turn)]
@@ -161,7 +161,7 @@ class Study:
         if self.most is not None and len(self.records) >= self.most:
             return None
         trials = self._optuna.get_trials(deepcopy=False)
-        drawn = self._draw([*self._earlier, *filter(informs, self.telling(trials))])
+        drawn = self._draw(self._informing(trials))
         self._turns += 1
         params, goal = self._suggest(drawn), goal or self.settings.max_epochs + 1
         record = TrialRecord(len(trials), params, goal=goal, turn=self._turns)
@@ -177,6 +177,14 @@ class Study:
         self._left.append(record)
         self._tried.add(key_of(drawn.params))
         return record
+
+    def _informing(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """What proposals are made by: this sweep's trials, and earlier sweeps' that it has not tried itself by now."""
+        own = list(filter(informs, self.telling(trials)))
+        if not self._earlier:
+            return own
+        tried = {key_of(trial.params) for trial in own if trial.intermediate_values}
+        return [*(trial for trial in self._earlier if key_of(trial.params) not in tried), *own]
 
     def telling(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         """All trials; of very many the best at each rung, the newest, the newest that failed, and others at random."""
@@ -194,7 +202,8 @@ class Study:
         number, points = len(self.records), self._first_points
         seed = (self.settings.seed * 1_000_003 + number) % 2**32
         if number >= len(points):
-            proposed = propose(seen, self._suggest, seed, self._tried)
+            failing = len(self._failed) / number if len(seen) < number else None
+            proposed = propose(seen, self._suggest, seed, self._tried, failing)
             return optuna.create_study(sampler=Given(proposed)).ask()
         scratch = optuna.create_study(sampler=RungSampler(seen, seed))
         scratch.enqueue_trial(points[number])
@@ -239,13 +248,14 @@ class Study:
                 value = record.values[report.epoch] = rank_value(record.last, self.settings.min_kl)
                 insort(self.values_at(report.epoch), (value, number))
                 trial.report(value, report.epoch)
-            record.stops = stops(record)
+            if record.judged < report.epoch:
+                record.judged, record.stops = report.epoch, stops(record)
             trial.set_user_attr("record", record.kept())
 
     def values_at(self, rung: int) -> list[tuple[float, int]]:
         """The rank values of the trials that have been to a rung, the lowest first, and the trials' numbers.
 
-        Without those that failed later, which would take the places of others that could be promoted.
+        Without those that failed later, by whatever, which would take the places of others that could be promoted.
         """
         return self._rungs.setdefault(rung, [])
 
@@ -255,7 +265,7 @@ class Study:
         record.state, record.failure = state, failure
         if state == "failed":
             insort(self._failed, number)
-        for rung, value in record.values.items() if not record.competes else ():
+        for rung, value in record.values.items() if state == "failed" else ():
             self.values_at(rung).remove((value, number))
         trial = self._trial(number)
         trial.set_user_attr("record", record.kept())
@@ -288,8 +298,8 @@ class Study:
         return rank_key(metrics, self.settings.min_kl)
 
     def top(self, count: int) -> list[TrialRecord]:
-        """The best trials by their best epoch, failed ones left out."""
-        return self._best(count, {*STATES} - {"failed"})
+        """The best trials by their best epoch, without those that failed by their params."""
+        return self._best(count, attrgetter("can_win"))
 
     @property
     def best_trains_on(self) -> bool:
@@ -298,14 +308,14 @@ class Study:
 
     def finalists(self) -> list[TrialRecord]:
         """The best trials that reached the top rung, after those that are better without; the best first."""
-        whole = self._best(FINALISTS, {"completed"})
+        whole = self._best(FINALISTS, lambda record: record.state == "completed")
         better = itertools.takewhile(lambda record: record.state != "completed", self.top(FINALISTS))
         return [*better, *whole][:FINALISTS]
 
-    def _best(self, count: int, states: Container[str]) -> list[TrialRecord]:
-        """The best in one of some states, the best first."""
+    def _best(self, count: int, counts: Callable[[TrialRecord], bool]) -> list[TrialRecord]:
+        """The best of those that count, the best first."""
         ranked = (self.records[-number] for _, number in reversed(self._ranked))
-        return list(itertools.islice((record for record in ranked if record.state in states), count))
+        return list(itertools.islice(filter(counts, ranked), count))
 
     def _stand(self, record: TrialRecord) -> None:
         """Takes note of where a trial stands among others, by its best epoch."""

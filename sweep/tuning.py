@@ -1,5 +1,6 @@
 """How Ray Tune runs trials here: what each takes, warm actors, no pickles."""
 
+import json
 import logging
 import os
 import sys
@@ -220,10 +221,19 @@ def _promised() -> dict[str, float]:
         return {}
     kinds = [kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]]
     total: Counter[str] = Counter()
-    for kind in kinds:
-        workers = min(kind.get("max_workers", 0), config["max_workers"])
+    left = config["max_workers"]
+    for kind in sorted(kinds, key=lambda kind: kind["resources"].get("GPU", 0), reverse=True):
+        workers = min(kind.get("max_workers", 0), left)
+        left -= workers
         total.update({name: workers * kind["resources"].get(name, 0) for name in ("CPU", "GPU")})
     return dict(total) if total["CPU"] else {}
+
+
+def may_be_taken_back() -> bool:
+    """Whether a market may take machines of this cluster back, by its file. Ray does not tell it from their death."""
+    config = own_cluster() or {"available_node_types": {}}
+    terms = json.dumps([kind.get("node_config") for kind in config["available_node_types"].values()]).lower()
+    return '"spot"' in terms or '"preemptible": true' in terms
 
 
 def run_trials(

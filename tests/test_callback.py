@@ -45,6 +45,26 @@ def test_what_is_reported_is_better_before_it_is_saved(told):
     assert not told(1, 3, None)  # the best has failed
 
 
+def test_who_fails_after_it_has_led_leads_no_more(make_study, tmp_path):
+    study, folder, better = make_study(trials=2), new_folder(tmp_path), []
+    view, board = LiveView(study, rungs(27), 1, lambda: None), Board(folder.tensorboard)
+    callback = SweepCallback(study, folder, view, board, Clock(0.0, {}), lambda: 1, {}, lambda: better.append(True))
+    places = []
+    for number, val_elbo in ((0, -4.0), (1, -5.0)):
+        board.begin(study.ask())
+        study.report(number, report(9, val_elbo), rung=False)
+        places.append(write_checkpoint(folder.path / "trials" / "session-0" / f"{number:05d}-00001", 0, epochs=1))
+    callback.export(0, str(places[0]))
+    study.finish(0, "failed", "diverged in epoch 10")
+    callback.on_trial_complete(0, [], Trial("made up", config={"number": 0}, stub=True))
+    assert callback.best["trial"] == 1
+    trial = Trial("made up", config={"number": 1}, stub=True)
+    callback._saved_at[1] = float("inf")
+    study.report(1, report(10, -4.5), rung=False)
+    callback.on_trial_result(0, [], trial, {"report": report(10, -4.5)})
+    assert better == [True]  # though the other had more
+
+
 def test_who_has_won_final_runs_stays_the_winner_until_the_next(make_study, tmp_path):
     study, folder = make_study(trials=8, final_seeds=3), new_folder(tmp_path)
     view = LiveView(study, rungs(27), 1, lambda: None)

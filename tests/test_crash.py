@@ -193,9 +193,15 @@ def told():
 
 
 @pytest.fixture
-def few(make_study, told):
+def tell(told):
+    """Takes a reason, and a way out."""
+    return lambda *words: told.append(words)
+
+
+@pytest.fixture
+def few(make_study, told, tell):
     """A search of three trials, which stops when it is told to."""
-    return Asha(make_study(trials=3), lambda: bool(told), Standstill(told.append))
+    return Asha(make_study(trials=3), lambda: bool(told), Standstill(tell))
 
 
 @pytest.mark.parametrize("blamed", PLACES)
@@ -216,16 +222,47 @@ def test_a_trial_that_no_place_takes_is_tried_last_and_where_none_trains_the_sea
     few.study.finish(trains.number, "stopped")
     few.crashed(third.number, Crash(blamed, "said"))
     few.crashed(record.number, Crash(blamed, "said"))
-    assert told == ["no trial can be trained: said"]
+    assert told == [("no trial can be trained: said", "mend that")]
     assert few.next() is None
     assert (record.state, third.state, record.lost) == ("paused", "paused", False)
 
 
+def test_a_checkpoint_of_another_version_stops_the_search_and_costs_no_trial(few, told):
+    hand_out(few, 2)
+    record = crash(few, OUTDATED)
+    assert told == [("said", "check out the version that it was begun with")]
+    assert few.next() is None
+    assert record.state == "paused"
+
+
+def test_where_a_market_takes_machines_back_a_trial_is_lost_with_the_fourth_and_not_to_blame(make_study):
+    asha = Asha(make_study(trials=3), lambda: False, blames=False)
+    hand_out(asha, 2)
+    record = crash(asha, NODE, MOST_CRASHES[NODE])
+    assert record.state == "paused"
+    assert crash(asha, NODE) is record
+    assert (record.state, record.lost) == ("failed", True)
+
+
+def test_a_trial_that_is_lost_can_win_and_takes_no_place_at_rungs(make_study):
+    asha = Asha(make_study(trials=8), lambda: False, blames=False)
+    for record in hand_out(asha, 3):
+        record.state = asha.judge(record.number, report(1, -4.0 - record.number))
+    (best,) = hand_out(asha, 1)
+    assert best.number == 0
+    for _ in range(MOST_CRASHES[NODE] + 1):
+        best.state = "running"
+        asha.crashed(best.number, Crash(NODE, "said"))
+    for study in (asha.study, make_study(trials=8)):
+        assert (study.records[0].state, study.top(1)) == ("failed", [study.records[0]])
+        assert [number for _, number in study.values_at(1)] == [2, 1]
+
+
 @pytest.mark.parametrize("moves", [Standstill.on_checkpoint, Standstill.on_trial_complete])
-def test_a_search_that_saves_or_ends_trials_does_not_stand_still(told, monkeypatch, moves):
+def test_a_search_that_saves_or_ends_trials_does_not_stand_still(told, tell, monkeypatch, moves):
     now = 1000.0
     monkeypatch.setattr("sweep.crash.time.monotonic", lambda: now)
-    standstill = Standstill(told.append)
+    standstill = Standstill(tell)
     now += STANDSTILL_SECONDS
     moves(standstill)
     for seconds, stands_still in ((STANDSTILL_SECONDS, False), (1.0, True)):
@@ -245,22 +282,22 @@ def test_a_trial_that_no_place_takes_again_and_again_is_lost(few, told, blamed):
     assert (record.state, record.lost, told) == ("failed", True, [])
 
 
-def test_final_runs_of_which_none_can_be_trained_end_and_are_left(told, folder, monkeypatch):
+def test_final_runs_of_which_none_can_be_trained_end_and_are_left(told, tell, folder, monkeypatch):
     monkeypatch.setattr("sweep.crash.STANDSTILL_SECONDS", 0.0)
     run, put_back = FinalRun(trial=3, seed=0, params={}, epochs=9), []
     with FinalsView([run]) as view:
-        callback = _FinalsCallback({run.folder: run}, folder, view, put_back.append, Standstill(told.append))
+        callback = _FinalsCallback({run.folder: run}, folder, view, put_back.append, Standstill(tell))
         trial = Trial("test", stub=True, config={"folder": run.folder})
         keep_error(trial, known(ActorDiedError(raised(SetupError("no GPU")))))
         for _ in range(MOST_CRASHES[SETUP] + 1):
             assert told == []
             callback.on_trial_error(0, [trial], trial)
-    assert told == ["no trial can be trained: its worker could not be set up: SetupError: no GPU"]
+    assert told == [("no trial can be trained: its worker could not be set up: SetupError: no GPU", "mend that")]
     assert (run.failure, len(put_back)) == (None, MOST_CRASHES[SETUP] + 1)
     assert decide([run], 0.1) is None
 
 
-SURVIVED = MOST_CRASHES | {NODE: NODES_KILLED - 1}
+SURVIVED = {blamed: most_crashes(blamed) for blamed in MOST_CRASHES} | {NODE: NODES_KILLED - 1}
 """By a trial that no other shares its nodes with."""
 
 
@@ -320,18 +357,18 @@ SEED = 1
 
 
 @pytest.mark.parametrize(
-    ("blamed", "learns"),
-    [(TRIAL, True), (WORKER, True), (NODE, True), (OUTDATED, False)],
+    ("blamed", "blames", "learns"),
+    [(TRIAL, True, True), (WORKER, True, True), (NODE, True, True), (NODE, False, False)],
 )
-def test_what_is_lost_by_no_fault_of_its_own_teaches_nothing(make_study, blamed, learns):
+def test_what_is_lost_by_no_fault_of_its_own_teaches_nothing(make_study, blamed, blames, learns):
     """The next draw is one of the other trials alone; what fails by itself, or kills its nodes, counts."""
     study = make_study(trials=30, seed=SEED)
-    asha = Asha(study, lambda: False)
+    asha = Asha(study, lambda: False, blames=blames)
     for number in range(8):
         asha.judge(asha.next().number, report(1, -5.0 - number))
         study.finish(number, "stopped")
     for _ in range(4):
-        crash(asha, blamed, SURVIVED[blamed] + 1)
+        crash(asha, blamed, (SURVIVED if blames else MOST_CRASHES)[blamed] + 1)
     assert study.counts()["failed"] == 4
     known = make_study(trials=30, seed=SEED).drawn()  # the journal has it too
     tried = {key_of(trial.params) for trial in known}

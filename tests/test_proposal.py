@@ -72,6 +72,22 @@ def test_hardly_a_failure_teaches_nothing(failures):
     assert failure_risk(trials[:6] + failed[6:], 0)(failed[11].params) > 0.5
 
 
+def test_failures_by_chance_are_seen_nowhere_in_particular():
+    """A twentieth of a thousand fails, or a fiftieth, of which so many more are looked at."""
+
+    def twenty(trial):
+        return [trial.suggest_float(f"x{i}", 0.0, 1.0) for i in range(20)]
+
+    trials = drive(400, twenty, lambda _: 0.0, at_random=400)
+    for failed, failing in ((20, None), (100, 0.02)):
+        made = trials[failed:300] + [
+            optuna.trial.create_trial(state=TrialState.FAIL, params=t.params, distributions=t.distributions)
+            for t in trials[:failed]
+        ]
+        risk_of = failure_risk(made, 0, failing)
+        assert sum(risk_of(t.params) > 0.2 for t in trials[300:]) < 25
+
+
 def test_equal_seeds_give_equal_proposals():
     trials = drive(12, suggest, lambda params: -params["dropout"])
     for seed in range(6):  # of both kinds

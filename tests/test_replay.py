@@ -1,13 +1,14 @@
 """Searches played against known curves."""
 
 import math
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from sweep.replay import METRIC, Curve, Point, TuneSearch, replay
+from sweep.replay import METRIC, Curve, Point, Run, TuneSearch, _Prepared, replay
 from sweep.scheduler import PROMOTION, STOPPING, Asha
 from sweep.searcher import StudySearcher
 
@@ -45,6 +46,14 @@ def test_it_runs_to_the_end_of_the_trials_and_counts_each_epoch_once(make_study,
     assert moments[-1].epochs <= trained
     assert moments[-1].best == max(record.best["val_elbo"] for record in study.top(1))
     assert [m.best for m in moments] == sorted(m.best for m in moments)
+
+
+def test_what_goes_on_begins_before_what_is_new():
+    goes_on, new = Run({}, None, epoch=3), [Run({}, None) for _ in range(3)]
+    asked = iter([*new[:2], goes_on, new[2]])
+    prepared = _Prepared(SimpleNamespace(next=lambda: next(asked)), ahead=2)
+    assert prepared.take(1) == [goes_on]
+    assert prepared.take(1) == new[:1]
 
 
 def test_a_budget_of_epochs_ends_it(make_study, tmp_path):

@@ -166,6 +166,30 @@ def test_whole_numbers_stay_on_their_grid():
     assert depths <= {1, 2, 3, 4}
 
 
+@pytest.mark.parametrize("drawn_since", [0, 4])
+def test_trials_of_another_version_of_the_space_are_no_obstacle(drawn_since):
+    """A choice that is gone, and a range that moved."""
+
+    def draw(trial, kinds, low):
+        return trial.suggest_categorical("kind", kinds), trial.suggest_float("x", low, low + 1.0)
+
+    trials = []
+    for count, space_of in ((12, (("old", "both"), 0.0)), (drawn_since, (("both", "new"), 0.5))):
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+        for number in range(count):
+            asked = study.ask()
+            draw(asked, *space_of)
+            asked.report(float(number % 5), 1)
+            study.tell(asked, state=TrialState.PRUNED)
+            made = study.trials[-1]
+            made.number = len(trials)
+            trials.append(made)
+    for seed in range(20):
+        kind, x = draw(optuna.create_study(sampler=RungSampler(trials, seed)).ask(), ("both", "new"), 0.5)
+        assert kind in ("both", "new")
+        assert 0.5 <= x <= 1.5
+
+
 def test_equal_seeds_and_studies_give_equal_proposals():
     task = space.Task(space.fitting_families(MUSIC), MUSIC, 0.1, 2_700_000)
     first, second = (drive(15, lambda _, params: {1: -params["dropout"]}, task) for _ in range(2))

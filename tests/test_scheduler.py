@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from ray.tune.experiment import Trial
 
 from sweep.record import Report
 from sweep.rungs import rungs, survives
@@ -122,6 +123,16 @@ def test_a_trial_that_was_stopped_when_the_driver_died_is_stopped(make_study):
     assert again.study.records[number].state == "stopped"
 
 
+def test_a_trial_that_comes_to_a_rung_again_is_not_judged_again(make_study):
+    asha = Asha(make_study(trials=20, scheduler=STOPPING), lambda: False)
+    first, end = run_to(asha, 3, -4.0)
+    assert end is None
+    for value in (-3.0, -2.0, -1.0):
+        run_to(asha, 3, value)
+    for scheduler in (asha, Asha(make_study(trials=20, scheduler=STOPPING), lambda: False)):
+        assert scheduler.judge(first, report(3, -4.0)) is None
+
+
 @pytest.mark.parametrize("kind", [PROMOTION, STOPPING])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_finite_number_fails_and_counts_nowhere(make_study, kind, value):
@@ -166,6 +177,15 @@ def test_the_highest_rung_is_promoted_from_first(promoting):
     waiting = [record for record in promoting.study.records.values() if record.waits]
     assert sorted(record.epoch for record in waiting) == [1, 1, 1, 1, 1, 1, 3, 3, 3]
     assert promoting.next().goal == 9
+
+
+def test_what_goes_on_takes_a_worker_before_what_was_handed_out_to_begin(promoting):
+    for number in range(3):
+        run_to(promoting, 1, -4.0 - number)
+    begins, goes_on = promoting.study.ask(1), promoting.next()
+    assert goes_on.number == 0
+    trials = [Trial("made up", config={"number": r.number, "turn": r.turn}, stub=True) for r in (begins, goes_on)]
+    assert min(trials, key=promoting.place) is trials[1]
 
 
 def test_a_trial_cut_off_runs_to_its_goal_before_it_is_judged_again(promoting, make_study):

@@ -48,14 +48,14 @@ def test_others_lie_near_those_that_are_like_them():
     assert all(value > 0.8 for value in surrogate.rank_correlations().values())
 
 
+def uneven(number, kind):
+    """A curve of a worth that nothing tells."""
+    curve, luck = recorded(number), np.random.default_rng((kind, number)).normal()
+    return {**curve, "epochs": [[e, at, elbo + luck, *others] for e, at, elbo, *others in curve["epochs"]]}
+
+
 def test_what_was_never_trained_can_be_better_than_all_that_was():
     """Of forty recorded and another the other is the best as often as any, were they draws of one kind."""
-
-    def uneven(number, kind):
-        """Worth that nothing tells."""
-        curve, luck = recorded(number), np.random.default_rng((kind, number)).normal()
-        return {**curve, "epochs": [[e, at, elbo + luck, *others] for e, at, elbo, *others in curve["epochs"]]}
-
     better, spread = [], []
     for kind in range(6):
         curves = [uneven(number, kind) for number in range(40)]
@@ -67,6 +67,19 @@ def test_what_was_never_trained_can_be_better_than_all_that_was():
         spread.append(np.std(news) / np.std(tops))
     assert 0.005 < np.mean(better) < 0.06
     assert np.mean(spread) == pytest.approx(1.0, abs=0.3)
+
+
+def test_neighbours_have_most_of_their_luck_in_common():
+    surrogate = Surrogate([uneven(number, 0) for number in range(40)], trees=30)
+
+    def top(number, times):
+        params = recorded(number)["params"]
+        params["learning_rate"] *= times
+        return surrogate.curve(params).points[-1].metrics["val_elbo"]
+
+    pairs = np.array([[top(number, times) for times in (1.0, 1.0001)] for number in range(100, 200)])
+    apart = np.std(pairs[:, 0] - pairs[:, 1]) / np.std(pairs[:, 0] - np.roll(pairs[:, 1], 1))
+    assert 0.3 < apart < 0.7  # a quarter of the variance is each one's own
 
 
 def test_noise_is_what_seeds_differ_by_and_the_same_for_the_same_seed():

@@ -21,7 +21,7 @@ from sweep.checkpoints import Checkpoints
 from sweep.nodes import Newcomers, Preflight
 from sweep.scheduler import STOPPING, Asha
 from sweep.searcher import StudySearcher
-from sweep.tuning import Resources, find_resources, run_trials
+from sweep.tuning import Resources, _promised, find_resources, may_be_taken_back, run_trials
 from vae.errors import UserError
 
 
@@ -132,6 +132,22 @@ def test_a_wait_for_workers_that_ends_in_vain_asks_for_none_any_more(monkeypatch
         find_resources(1, None, joined=True, tell=[].append)
     asked = _internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL)
     assert json.loads(asked) == []
+
+
+@pytest.mark.parametrize(
+    ("terms", "taken_back"), [({"InstanceMarketOptions": {"MarketType": "spot"}}, True), ({}, False)]
+)
+def test_of_machines_that_start_on_demand_no_more_are_reckoned_with_than_may_be_there(
+    tmp_path, monkeypatch, terms, taken_back
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    machine = {"resources": {"CPU": 4, "GPU": 1}, "max_workers": 16}
+    types = {"head": {"resources": {"CPU": 0}}, "cheap": {**machine, "node_config": terms}, "dear": machine}
+    types["plain"] = {"resources": {"CPU": 8}, "max_workers": 4}
+    config = {"provider": {"type": "aws"}, "available_node_types": types, "head_node_type": "head", "max_workers": 18}
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
+    assert _promised() == {"CPU": 72, "GPU": 18}
+    assert may_be_taken_back() == taken_back
 
 
 def test_a_sweep_that_no_worker_joins_says_so(head, tmp_path, monkeypatch):

@@ -127,6 +127,22 @@ def test_earlier_trials_inform_the_first_proposal(begin):
 
 
 @with_earlier
+def test_what_the_sweep_has_tried_itself_counts_once(begin):
+    study = begin()
+    defaults = len(FAMILIES)
+
+    def informing():
+        return sorted(trial.number for trial in study._informing(study.drawn()) if trial.number < 0)
+
+    before = informing()
+    for _ in range(defaults + 1):
+        record = study.ask()
+    assert informing() == before
+    study.report(record.number, report(1, -5.0), rung=True)
+    assert len(informing()) == len(before) - 1
+
+
+@with_earlier
 def test_earlier_trials_are_no_trials_of_the_sweep(begin):
     study = begin()
     assert study.counts() == dict.fromkeys(study.counts(), 0) | {"pending": 30}
