@@ -1,4 +1,4 @@
-"""The cluster file, held against Ray's own validator."""
+"""Cluster files, held against Ray's own validator, or read where it knows none."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-CLUSTER = Path(__file__).parents[1] / "cluster.yaml"
+ROOT = Path(__file__).parents[1]
+CLUSTER = ROOT / "cluster.yaml"
 
 
 def test_ray_accepts_the_cluster_file():
@@ -22,3 +23,10 @@ def test_ray_would_refuse_a_key_it_does_not_know():
 def test_no_trial_runs_on_the_head():
     cluster = yaml.safe_load(CLUSTER.read_text())
     assert cluster["available_node_types"][cluster["head_node_type"]]["resources"]["CPU"] == 0
+
+
+def test_on_kubernetes_head_and_workers_have_the_account_that_may_use_the_bucket():
+    """KubeRay gives a head without a name an account of its own, which has no credentials."""
+    spec = yaml.safe_load((ROOT / "clusters" / "kuberay.yaml").read_text())["spec"]
+    pods = [group["template"]["spec"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
+    assert [pod.get("serviceAccountName") for pod in pods] == ["YOUR-SERVICE-ACCOUNT"] * 2
