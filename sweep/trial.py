@@ -1,12 +1,15 @@
 """The Ray Tune trainable around `vae.trainer`: a warm actor that trains one trial after another."""
 
+import os
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
+from ray._private.utils import read_ray_address
 
 from sweep.crash import SetupError
 from sweep.record import Report
@@ -23,6 +26,8 @@ REPORT_SECONDS = 1.0
 """Epochs shorter than this are reported together, but never past a rung: it keeps the driver out of the way."""
 _SETUP_SECONDS, _PAUSE_SECONDS = 60.0, 5.0
 """For which a worker tries to get ready, such as where others have taken a GPU's memory; and between tries."""
+_MADE_UP = "SWEEP_MADE_UP_GPUS"
+"""Environment variable of a node whose GPUs are made up, as those of the tests are: its trials train on processors."""
 
 
 def _loaded(corpus: Corpus) -> TrainingData:
@@ -32,12 +37,26 @@ def _loaded(corpus: Corpus) -> TrainingData:
         try:
             device = default_device()
             if device.type == "cpu":
+                _require_no_gpu()
                 torch.set_num_threads(1)  # there are as many trials as cores
             return TrainingData.load(corpus, device)
         except Exception as error:
             if time.monotonic() - began > _SETUP_SECONDS:
                 raise SetupError(f"{socket.gethostname()}: {type(error).__name__}: {error}") from error
         time.sleep(_PAUSE_SECONDS)
+
+
+def _require_no_gpu() -> None:
+    """Refuses to train on processors what holds a share of a cluster's GPU, which may cost by the hour.
+
+    Ray on this machine alone, where only `ray start` would have left its address, counts GPUs that torch is not for.
+    """
+    on_cluster = ray.is_initialized() and read_ray_address() is not None
+    if on_cluster and _MADE_UP not in os.environ and ray.get_gpu_ids():
+        raise RuntimeError(
+            "the trial has a share of a GPU, but torch sees none; `nvidia-smi` there shows whether it is lost, or its "
+            "driver older than 580, which docs/cluster.md asks for: update it, or start the machine anew."
+        )
 
 
 class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete types

@@ -10,7 +10,7 @@ from tiny import SMALL, make_corpus
 from sweep.crash import SetupError
 from sweep.rungs import validates
 from sweep.settings import Settings
-from sweep.trial import VaeTrial
+from sweep.trial import VaeTrial, _loaded
 from vae.config import FAMILY_NAMES
 from vae.errors import OtherRunError
 from vae.store import StoreError
@@ -51,6 +51,23 @@ def test_a_worker_that_can_not_get_ready_at_once_tries_for_a_while(refusals, mon
     with pytest.raises(SetupError, match="RuntimeError: no memory") if refusals is None else contextlib.nullcontext():
         BoundTrial(config)
     assert len(said) > 1
+
+
+@pytest.mark.parametrize("why", [None, "no GPU of the trial's", "made up", "no cluster", "torch has it"])
+def test_a_trial_does_not_train_on_processors_where_it_holds_a_gpu_of_a_cluster(why, monkeypatch):
+    monkeypatch.setattr("sweep.trial._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("sweep.trial._SETUP_SECONDS", 0.05)
+    monkeypatch.setattr("sweep.trial.default_device", lambda: torch.device("meta" if why == "torch has it" else "cpu"))
+    monkeypatch.setattr("sweep.trial.read_ray_address", lambda: None if why == "no cluster" else "10.0.0.1:6379")
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.get_gpu_ids", lambda: [] if why == "no GPU of the trial's" else [0])
+    monkeypatch.setattr(TrainingData, "load", lambda *given: given)
+    monkeypatch.delenv("SWEEP_MADE_UP_GPUS", raising=False)
+    if why == "made up":
+        monkeypatch.setenv("SWEEP_MADE_UP_GPUS", "1")
+    refused = pytest.raises(SetupError, match="has a share of a GPU, but torch sees none")
+    with refused if why is None else contextlib.nullcontext():
+        _loaded(make_corpus("binary"))
 
 
 DIVERGING = {"learning_rate": 10.0, "lr_warmup": 0, "grad_clip": 1e9, "dense_depth": 16}

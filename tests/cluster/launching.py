@@ -69,8 +69,8 @@ def prepare_aws(lab: Lab, machines: int) -> Path:
     """The project on the laptop, with `cluster.yaml` for an AWS that is moto on the laptop; its folder there.
 
     What differs from the file: bucket, image, account and key; the network, which moto wants made; the way to moto;
-    nothing is installed, for there is no network; object stores are small; so many machines at most, given back after
-    half a minute.
+    nothing is installed, for there is no network; object stores are small; GPUs are made up; so many machines at most,
+    given back after half a minute.
     """
     laptop = lab["laptop"]
     exports = "".join(f"export {name}={value}\n" for name, value in AWS.items())
@@ -87,6 +87,7 @@ def prepare_aws(lab: Lab, machines: int) -> Path:
     for kind in config["available_node_types"].values():
         kind["node_config"] |= {"ImageId": "ami-12c6146b", "KeyName": "lab", "SubnetIds": [subnet]}
     config["setup_commands"] = _setup(config, {"YOUR-BUCKET": "music"})
+    exports += "export SWEEP_MADE_UP_GPUS=1\n"
     config["setup_commands"].append(f"printf {shlex.quote(exports)} >> ~/.sweep")
     config["head_start_ray_commands"][-1] += SMALL_STORE
     config["worker_start_ray_commands"][-1] += SMALL_STORE
