@@ -97,13 +97,13 @@ def _results(args: argparse.Namespace) -> str:
     return results
 
 
-def _fetch(cluster: Path, place: str, folder: SweepFolder) -> None:
+def _fetch(cluster: Path, place: str, folder: SweepFolder, way_out: str) -> None:
     """Copies what a sweep has written on its cluster, but for trials' checkpoints, to this machine."""
     from ray.autoscaler import sdk
 
     folder.create()
     folder.make_latest()
-    with _told(cluster, f"the sweep has ended, but {place} could not be copied here"):
+    with _told(cluster, f"the sweep has ended, but {place} could not be copied here", way_out):
         for name in ("best/", "tensorboard/", "summary.json", "trials.csv", "study.log"):
             (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
             sdk.rsync(str(cluster), source=f"{place}/{name}", target=f"{folder.path}/{name}", down=True)
@@ -125,14 +125,15 @@ def _watch(cluster: Path, job: str, results: str) -> None:
     logs = f"PYTHONUNBUFFERED=1 ray job logs --address {_JOBS} --follow {job} 2>&1"
     logs += f" | grep --line-buffered -vE {shlex.quote(_CHATTER)}"
     status = f"ray job status --address {_JOBS} {job} 2>&1 | grep -qiE 'succeeded|was stopped'"
+    name = re.sub(_STAMP, "", job)
+    way_out = f"watch it again: `{again}`; what has failed goes on by --resume {name}"
     try:
-        _there(cluster, f"{logs}; {status}", "the sweep failed there, or the connection did")
+        _there(cluster, f"{logs}; {status}", "the sweep failed there, or the connection did", way_out)
     except KeyboardInterrupt:
         say(f"\nit goes on there; watch it again: {again}")
         return
     if not is_remote(results):
-        name = re.sub(_STAMP, "", job)
-        _fetch(cluster, f"{results}/{name}", SweepFolder("results", name))
+        _fetch(cluster, f"{results}/{name}", SweepFolder("results", name), f"try again: `{again}`")
 
 
 def _quoted(words: Sequence[str]) -> str:
@@ -173,11 +174,13 @@ def _require_whole(cluster: Path, data: Path) -> None:
             raise UserError(f"{found}: is a link, which would lead nowhere there; put what it leads to in its place.")
 
 
-def _there(cluster: Path, command: str, failed: str = "it could not be started there") -> None:
+def _there(
+    cluster: Path, command: str, failed: str = "it could not be started there", way_out: str | None = None
+) -> None:
     """Runs a shell command on the head; what it prints is shown here."""
     from ray.autoscaler import sdk
 
-    with _told(cluster, failed):
+    with _told(cluster, failed, way_out):
         sdk.run_on_cluster(str(cluster), cmd=command)
 
 
@@ -190,8 +193,14 @@ class _Launcher(io.StringIO):
 
 
 @contextlib.contextmanager
-def _told(cluster: Path, failed: str) -> Iterator[None]:
-    """Silences Ray's launcher, and tells its errors in a line."""
+def _told(cluster: Path, failed: str, way_out: str | None = None) -> Iterator[None]:
+    """Silences Ray's launcher, and tells its errors in a line.
+
+    Args:
+        cluster: the file of the cluster.
+        failed: what did.
+        way_out: what to do; None: start the cluster, which what runs on it would not survive.
+    """
     logging.getLogger("ray").setLevel(logging.ERROR)
     sys.stdout.flush()
     config = read_cluster(cluster)
@@ -205,9 +214,8 @@ def _told(cluster: Path, failed: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:  # of the launcher, of ssh, of a cloud's client
         text = " ".join(str(error).split())
         up = f"{'RAY_UP_enable_autoscaler_v2=0 ' if local else ''}ray up {shlex.quote(str(cluster))}"
-        raise UserError(
-            f"--cluster {cluster}: {failed} ({text:.200}); is it up (`{up}`)? Or: --address local."
-        ) from None
+        way_out = way_out or f"is it up? `{up}` starts it, and ends what runs there. Or: --address local"
+        raise UserError(f"--cluster {cluster}: {failed} ({text:.200}); {way_out}.") from None
 
 
 def _remember_head(config: dict[str, Any]) -> None:

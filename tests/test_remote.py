@@ -1,0 +1,48 @@
+"""What is told of a cluster that can't be reached; how sweeps run on one is in tests/cluster."""
+
+import argparse
+
+import pytest
+import yaml
+
+from sweep.remote import submit, watch
+from vae.errors import UserError
+
+
+@pytest.fixture
+def args(tmp_path, monkeypatch):
+    """Of a sweep on a cluster at AWS whose results are in a bucket."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "aws.yaml"
+    path.write_text(yaml.safe_dump({"provider": {"type": "aws"}, "setup_commands": ["export SWEEP_RESULTS=s3://b/x"]}))
+    return argparse.Namespace(cluster=path, watch="far-1127-200853", data="bach", resume=None, name=None, given=())
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Commands that Ray's launcher is given for the head; it fails at the one that is put in here."""
+    commands, failing = [], []
+
+    def run_on_cluster(_, cmd):
+        commands.append(cmd)
+        if any(word in cmd for word in failing):
+            raise SystemExit("ssh: connection refused")
+
+    monkeypatch.setattr("ray.autoscaler.sdk.run_on_cluster", run_on_cluster)
+    return commands, failing
+
+
+def test_who_watches_when_the_connection_breaks_is_not_told_to_end_what_runs(args, typed):
+    typed[1].append("ray job logs")
+    for begin in (watch, lambda args: submit(["--trials", "3"], args, "far")):
+        with pytest.raises(UserError, match=r"the connection did .*connection refused") as error:
+            begin(args)
+        assert "ray up" not in str(error.value)
+        assert f"watch it again: `python -m sweep.run --cluster {args.cluster} --watch far-1127-" in str(error.value)
+        assert str(error.value).endswith("goes on by --resume far.")
+
+
+def test_who_can_not_reach_a_cluster_is_told_what_starting_it_ends(args, typed):
+    typed[1].append("ray job list")
+    with pytest.raises(UserError, match=r"`ray up .*aws.yaml` starts it, and ends what runs there"):
+        submit(["--trials", "3"], args, "far")
