@@ -140,8 +140,17 @@ def _of_machines(config: dict[str, Any]) -> Iterator[str]:
     if kind == "aws":
         yield from _of_aws_machines(config)
     elif kind == "gcp":
-        for name, of_kind in _kinds(config).items():
-            yield from _slips(f"{name}.node_config", of_kind.get("node_config") or {}, _GOOGLES)
+        yield from _of_google_machines(config)
+
+
+def _of_google_machines(config: dict[str, Any]) -> Iterator[str]:
+    zone = config["provider"].get("availability_zone")
+    for name, kind in _kinds(config).items():
+        machine = kind.get("node_config") or {}
+        yield from _slips(f"{name}.node_config", machine, _GOOGLES)
+        for place, elsewhere in re.findall(r"(zones/([^/]+)/diskTypes/[\w-]+)", str(machine.get("disks"))):
+            if elsewhere != zone:
+                yield f"{name}.node_config.disks: {place} is not of the zone {zone}."
 
 
 def _slips(where: str, given: Iterable[str], known: Sequence[str]) -> Iterator[str]:

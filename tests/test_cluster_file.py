@@ -197,6 +197,10 @@ def test_what_google_needs_is_told(tmp_path):
     found = problems(path)
     assert any("provider.availability_zone is missing" in line for line in found)
     assert any("node_config takes no machinetype; did you mean machineType?" in line for line in found)
+    config["provider"]["availability_zone"] = "us-west1-a"
+    path.write_text(yaml.safe_dump(config))
+    told = "gpu.node_config.disks: zones/us-west1-b/diskTypes/pd-balanced is not of the zone us-west1-a."
+    assert any(told in line for line in problems(path))
 
 
 def test_credentials_that_are_not_valid_any_more_are_told(cluster, monkeypatch):

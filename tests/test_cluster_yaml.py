@@ -25,6 +25,14 @@ def test_no_trial_runs_on_the_head():
     assert cluster["available_node_types"][cluster["head_node_type"]]["resources"]["CPU"] == 0
 
 
+def test_at_google_disks_are_of_the_zone_and_none_is_a_hard_disk():
+    config = yaml.safe_load((ROOT / "clusters" / "gcp.yaml").read_text())
+    zone = config["provider"]["availability_zone"]
+    for kind in config["available_node_types"].values():
+        (disk,) = kind["node_config"]["disks"]
+        assert disk["initializeParams"]["diskType"] == f"zones/{zone}/diskTypes/pd-balanced"
+
+
 def test_on_kubernetes_head_and_workers_have_the_account_that_may_use_the_bucket():
     """KubeRay gives a head without a name an account of its own, which has no credentials."""
     spec = yaml.safe_load((ROOT / "clusters" / "kuberay.yaml").read_text())["spec"]
