@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import importlib.util
 import io
 import ipaddress
 import os
@@ -18,7 +19,7 @@ import yaml
 from vae.errors import UserError
 from vae.store import Store, is_remote, reason
 
-_RESULTS = re.compile(r"SWEEP_RESULTS=([^\s'\"]+)")
+_RESULTS = re.compile(r"""SWEEP_RESULTS=\\?['"]?([^\s'"\\]+)""")  # quoted or not
 _PROVIDERS = {
     "local": ("head_ip", "worker_ips", "external_head_ip", "coordinator_address"),
     "aws": (
@@ -42,6 +43,7 @@ _GOOGLES = (
 """Of a machine at Google, or of its TPUs; the rest is for Google to say."""
 _TYPES = {"string": str, "integer": int, "boolean": bool, "list": list, "structure": dict}
 _DASHBOARD = re.compile(r"--dashboard-host[= ](?!127\.0\.0\.1|localhost)\S+")
+_NO_CORES = re.compile(r"""--num-cpus[= ]['"]?0\b""")
 _PLACEHOLDER = re.compile(r"YOUR-[A-Z-]+|ami-0{17}")
 _TOKEN = "~/.ray/auth_token"
 _BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
@@ -100,11 +102,20 @@ def _of_ray(config: dict[str, Any]) -> Iterator[str]:
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            validate_config(prepare_config(config))
+            validate_config(prepare_config(_completed(config)))
     except Exception as error:  # of many kinds
         where = ".".join(map(str, getattr(error, "absolute_path", ())))
         text = " ".join(str(getattr(error, "message", error)).split())
         yield f"Ray refuses {where or 'it'}: {text:.200}"
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """As `ray up` does before it asks its validator: for AWS it looks up what a kind of machine has."""
+    kinds = config.get("available_node_types")
+    if config["provider"].get("type") != "aws" or not isinstance(kinds, dict):
+        return config
+    known = {name: {"resources": {}, **kind} if isinstance(kind, dict) else kind for name, kind in kinds.items()}
+    return config | {"available_node_types": known}
 
 
 def _of_provider(config: dict[str, Any]) -> Iterator[str]:
@@ -144,6 +155,8 @@ def _of_machines(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_google_machines(config: dict[str, Any]) -> Iterator[str]:
+    if None in map(importlib.util.find_spec, ("googleapiclient", "cryptography")):
+        yield "Google Cloud needs its client here: pip install google-api-python-client google-auth cryptography"
     zone = config["provider"].get("availability_zone")
     for name, kind in _kinds(config).items():
         machine = kind.get("node_config") or {}
@@ -237,10 +250,19 @@ def _of_head(config: dict[str, Any]) -> Iterator[str]:
     """Whether it is left to the driver, and shows its dashboard to nobody else."""
     for public in _DASHBOARD.findall(str(config.get("head_start_ray_commands"))):
         yield f"head_start_ray_commands: {public} shows the dashboard to others; --dashboard-host=127.0.0.1 does not."
-    has = {name: kind.get("resources") or {} for name, kind in _kinds(config).items()}
-    head = str(config.get("head_node_type"))
-    if any(has[name].get("GPU") for name in has if name != head) and has.get(head, {}).get("CPU") != 0:
+    if config["provider"].get("type") == "local" and not _NO_CORES.search(str(config.get("head_start_ray_commands"))):
+        yield "head_start_ray_commands: without --num-cpus=0 the head would train; trials are for the workers."
+    kinds, head = _kinds(config), str(config.get("head_node_type"))
+    trains = (kinds.get(head, {}).get("resources") or {}).get("CPU") != 0
+    if trains and any(_has_gpu(kinds[name]) for name in kinds if name != head):
         yield f"{head}.resources.CPU must be 0: trials are for the workers, which have GPUs."
+
+
+def _has_gpu(kind: dict[str, Any]) -> bool:
+    """Of machines; where AWS is to say what they have, by their type, such as g4dn or p4d."""
+    if "resources" not in kind:
+        return str((kind.get("node_config") or {}).get("InstanceType")).startswith(("g", "p"))
+    return bool((kind["resources"] or {}).get("GPU"))
 
 
 def _of_access(config: dict[str, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,10 @@ def test_a_file_that_is_filled_in_is_fine(cluster, capsys):
     assert problems(cluster()) == []
     assert main(["--cluster", str(cluster())]) == 0
     assert "nothing wrong found" in capsys.readouterr().out
+
+
+def test_what_machines_have_may_be_left_to_aws(cluster):
+    assert problems(cluster(lambda config: config["available_node_types"]["gpu"].pop("resources"))) == []
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "clusters/on-prem.yaml", "clusters/gcp.yaml"])
@@ -114,6 +119,10 @@ def _machine(config):
             lambda config: config["available_node_types"]["head"].update(resources={"CPU": 2}),
             "head.resources.CPU must be 0",
         ),
+        (
+            lambda config: [kind.pop("resources") for kind in config["available_node_types"].values()],
+            "head.resources.CPU must be 0",
+        ),
         (lambda config: config.update(max_wrokers=3), "Ray refuses it: Additional properties are not allowed"),
         (lambda config: config.update(auth="ubuntu"), "Ray refuses auth"),
         (lambda config: config["auth"].update(ssh_private_key=5), "Ray refuses auth.ssh_private_key"),
@@ -167,6 +176,16 @@ def test_a_head_of_ones_own_is_given_by_its_address(tmp_path):
     assert any("provider.head_ip must be an address, but is 'tower'" in line for line in problems(path))
 
 
+@pytest.mark.parametrize("change", ["", "--num-cpus=0", "--num-cpus 0", "--num-cpus=10"])
+def test_a_head_of_ones_own_that_would_train_is_told(tmp_path, change):
+    text = (ROOT / "clusters" / "on-prem.yaml").read_text()
+    assert "--num-cpus=0" in text
+    path = tmp_path / "on-prem.yaml"
+    path.write_text(text.replace("--num-cpus=0", change))
+    told = any("without --num-cpus=0 the head would train" in line for line in problems(path))
+    assert told == (change in ("", "--num-cpus=10"))
+
+
 @pytest.mark.parametrize(
     ("text", "meant"), [(None, False), ("name: other tool", False), ("provider:\n  type: [", None), ("provider:", None)]
 )
@@ -203,6 +222,18 @@ def test_what_google_needs_is_told(tmp_path):
     assert any(told in line for line in problems(path))
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_client_of_google_that_is_absent_is_told(tmp_path, monkeypatch, installed):
+    monkeypatch.delitem(sys.modules, "googleapiclient", raising=False)
+    if installed:
+        (tmp_path / "googleapiclient.py").touch()
+        monkeypatch.syspath_prepend(tmp_path)
+    else:
+        monkeypatch.setitem(sys.modules, "googleapiclient", None)
+    told = any("pip install google-api-python-client" in line for line in problems(ROOT / "clusters" / "gcp.yaml"))
+    assert told != installed
+
+
 def test_credentials_that_are_not_valid_any_more_are_told(cluster, monkeypatch):
     path = cluster()
     monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from now on it checks them
@@ -220,6 +251,10 @@ def test_what_is_no_cluster_file_is_refused(tmp_path, text, told):
         read_cluster(path)
 
 
-def test_results_are_where_the_file_says():
+@pytest.mark.parametrize("command", ["echo 'X'", 'echo "X"', "echo 'X' \"to\"", "X"])
+@pytest.mark.parametrize("quote", ["", '"', "'", '\\"'])
+def test_results_are_where_the_file_says(command, quote):
     assert results_of(read_cluster(ROOT / "cluster.yaml")) == "s3://YOUR-BUCKET/music-vae-sweep"
+    command = command.replace("X", f"export SWEEP_RESULTS={quote}s3://b/x{quote}")
+    assert results_of({"setup_commands": [f"{command} > ~/.sweep"]}) == "s3://b/x"
     assert results_of({"setup_commands": []}) is None
