@@ -38,3 +38,11 @@ def test_on_kubernetes_head_and_workers_have_the_account_that_may_use_the_bucket
     spec = yaml.safe_load((ROOT / "clusters" / "kuberay.yaml").read_text())["spec"]
     pods = [group["template"]["spec"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
     assert [pod.get("serviceAccountName") for pod in pods] == ["YOUR-SERVICE-ACCOUNT"] * 2
+
+
+def test_idle_workers_are_given_back_after_as_long_everywhere():
+    """Not after Ray's own minute on Kubernetes, in which the first worker may not have been given a trial."""
+    spec = yaml.safe_load((ROOT / "clusters" / "kuberay.yaml").read_text())["spec"]
+    for name in ("cluster.yaml", "clusters/gcp.yaml"):
+        minutes = yaml.safe_load((ROOT / name).read_text())["idle_timeout_minutes"]
+        assert spec["autoscalerOptions"]["idleTimeoutSeconds"] == 60 * minutes
