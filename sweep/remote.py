@@ -20,6 +20,7 @@ from typing import Any
 from sweep.cluster_file import is_filled_in, read_cluster, results_of
 from sweep.live import say
 from sweep.results import SweepFolder
+from sweep.versions import REVISION, revision
 from vae.errors import UserError
 from vae.files import nowhere
 from vae.store import is_remote, point_elsewhere
@@ -68,7 +69,9 @@ def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
     place = args.data if args.data == "bach" else _sent(cluster, args.data)
     words = [*_without(words, "--cluster"), *(["--data", place] if place != args.data else [])]  # the last one counts
     words += [] if args.resume or args.name else ["--name", name]
-    command = f"cd {PROJECT} && exec python -m sweep.run {_quoted(words)}"
+    code = revision()  # for `ray up` copies no .git
+    told = f"{REVISION}={shlex.quote(code)} " if code else ""
+    command = f"cd {PROJECT} && {told}exec python -m sweep.run {_quoted(words)}"
     script = f"ray job submit --address {_JOBS} --no-wait --submission-id {job} -- bash -c {shlex.quote(command)}"
     _there(cluster, f"{script} > ~/.submitted 2>&1 || {{ cat ~/.submitted; false; }}")
     say(f"submitted to the cluster of {cluster}; Ctrl-C leaves it running")

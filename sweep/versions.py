@@ -1,6 +1,7 @@
 """What a sweep's result depends on beside its data: versions of software, and the revision of this code."""
 
 import functools
+import os
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 from vae import checkpoint
 
 ROOT = Path(__file__).parents[1]
+REVISION = "SWEEP_REVISION"
+"""Environment variable with the revision of a copy without `.git`, such as `ray up` makes; `sweep.remote` sets it."""
 
 
 @functools.cache
@@ -31,7 +34,9 @@ def git(*words: str) -> str:
 
 @functools.cache  # of the code that this process began with
 def revision() -> str | None:
-    """The git revision, and `+changes` if code departs from it; None where the code is no checkout."""
+    """The git revision, and `+changes` if code departs from it; None where the code is no checkout, nor told of one."""
+    if told := os.environ.get(REVISION):
+        return told
     if not (ROOT / ".git").exists():  # installed, perhaps below a repository of somebody else's
         return None
     try:

@@ -1,4 +1,4 @@
-"""What is told of a cluster that can't be reached; how sweeps run on one is in tests/cluster."""
+"""What a cluster is told, and what of one that can't be reached; how sweeps run on one is in tests/cluster."""
 
 import argparse
 
@@ -46,3 +46,12 @@ def test_who_can_not_reach_a_cluster_is_told_what_starting_it_ends(args, typed):
     typed[1].append("ray job list")
     with pytest.raises(UserError, match=r"`ray up .*aws.yaml` starts it, and ends what runs there"):
         submit(["--trials", "3"], args, "far")
+
+
+@pytest.mark.parametrize("code", ["0123456789ab+changes", None])
+def test_a_sweep_is_told_the_revision_of_what_it_runs(args, typed, monkeypatch, code):
+    monkeypatch.setattr("sweep.remote.revision", lambda: code)
+    submit(["--trials", "3"], args, "far")
+    (job,) = (command for command in typed[0] if "ray job submit" in command)
+    told = f"&& SWEEP_REVISION={code} exec python" if code else "&& exec python"
+    assert f"cd ~/music-vae-sweep {told} -m sweep.run --trials 3 --name far" in job
