@@ -9,7 +9,6 @@ from typing import Any
 import ray
 import torch
 from ray import tune
-from ray._private.utils import read_ray_address
 
 from sweep.crash import SetupError
 from sweep.record import Report
@@ -47,12 +46,8 @@ def _loaded(corpus: Corpus) -> TrainingData:
 
 
 def _require_no_gpu() -> None:
-    """Refuses to train on processors what holds a share of a cluster's GPU, which may cost by the hour.
-
-    Ray on this machine alone, where only `ray start` would have left its address, counts GPUs that torch is not for.
-    """
-    on_cluster = ray.is_initialized() and read_ray_address() is not None
-    if on_cluster and _MADE_UP not in os.environ and ray.get_gpu_ids():
+    """Refuses to train on processors what holds a share of a cluster's GPU, which may cost by the hour."""
+    if ray.is_initialized() and _MADE_UP not in os.environ and ray.get_gpu_ids():
         raise RuntimeError(
             "the trial has a share of a GPU, but torch sees none; `nvidia-smi` there shows whether it is lost, or its "
             "driver older than 580, which docs/cluster.md asks for: update it, or start the machine anew."

@@ -23,6 +23,7 @@ from sweep.settings import Settings
 from sweep.trial import VaeTrial
 from sweep.workers import mind_workers
 from vae.corpus import Corpus
+from vae.device import default_device
 from vae.errors import UserError
 from vae.files import nowhere
 
@@ -68,7 +69,8 @@ def start_ray(address: str | None) -> str:
     address = known_address(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address in (None, LOCAL):
-        ray.init(address="local", include_dashboard=False, **quiet)
+        gpus = 0 if default_device().type == "cpu" else None  # else Ray counts those too that torch can't use
+        ray.init(address="local", include_dashboard=False, num_gpus=gpus, **quiet)
         return "this machine"
     if "://" in str(address):
         raise UserError(f"--address {address}: must be auto, local or HOST:PORT of a cluster that this machine is in.")

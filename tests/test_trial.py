@@ -53,12 +53,11 @@ def test_a_worker_that_can_not_get_ready_at_once_tries_for_a_while(refusals, mon
     assert len(said) > 1
 
 
-@pytest.mark.parametrize("why", [None, "no GPU of the trial's", "made up", "no cluster", "torch has it"])
+@pytest.mark.parametrize("why", [None, "no GPU of the trial's", "made up", "torch has it"])
 def test_a_trial_does_not_train_on_processors_where_it_holds_a_gpu_of_a_cluster(why, monkeypatch):
     monkeypatch.setattr("sweep.trial._PAUSE_SECONDS", 0.01)
     monkeypatch.setattr("sweep.trial._SETUP_SECONDS", 0.05)
     monkeypatch.setattr("sweep.trial.default_device", lambda: torch.device("meta" if why == "torch has it" else "cpu"))
-    monkeypatch.setattr("sweep.trial.read_ray_address", lambda: None if why == "no cluster" else "10.0.0.1:6379")
     monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setattr("ray.get_gpu_ids", lambda: [] if why == "no GPU of the trial's" else [0])
     monkeypatch.setattr(TrainingData, "load", lambda *given: given)
