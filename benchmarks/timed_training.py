@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from vae import checkpoint
-from vae.config import Config
+from vae.config import Config, steps_as_wide
 from vae.corpus import read_saved
 from vae.device import default_device
 from vae.ranking import rank_value
@@ -46,7 +46,8 @@ def steps_per_second(config: Config, data: TrainingData) -> float:
     started = time.perf_counter()
     trainer.validate()
     scoring = time.perf_counter() - started
-    return 1.0 / (each + min(scoring / EPOCH_STEPS, _SCORING * each))
+    an_epoch = steps_as_wide(data.corpus.spec, EPOCH_STEPS)
+    return 1.0 / (each + min(scoring / an_epoch, _SCORING * each))
 
 
 class Pace:
@@ -112,7 +113,7 @@ def train(
     if begin is not None:
         trainer.restore(begin)
     try:
-        first = _SHARE * seconds * steps_per_second(config, data) / EPOCH_STEPS
+        first = _SHARE * seconds * steps_per_second(config, data) / trainer.epoch_steps
         _train(trainer, pace, first, most_epochs)
     except DivergedError as error:
         print(error, flush=True)
@@ -140,9 +141,9 @@ def _train(trainer: Trainer, pace: Pace, further: float, most_epochs: float) -> 
 
 def _fit(trainer: Trainer, further: float, most: float) -> int:
     """Has the learning rate fall within so many further epochs, or `most` in all; the epochs in all."""
-    horizon = min(trainer.steps_seen / EPOCH_STEPS + further, most)
+    horizon = min(trainer.steps_seen / trainer.epoch_steps + further, most)
     each = trainer.steps_seen / trainer.optimizer_step if trainer.optimizer_step else trainer.config.batch_steps
-    trainer.fall_within(max(1, int(horizon * EPOCH_STEPS / each) - trainer.config.lr_warmup))
+    trainer.fall_within(max(1, int(horizon * trainer.epoch_steps / each) - trainer.config.lr_warmup))
     return math.ceil(horizon)
 
 

@@ -92,9 +92,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     search.add_argument(
         "--epoch-steps",
         type=int,
-        default=EPOCH_STEPS,
         metavar="N",
-        help=f"time steps of training in an epoch (default: {EPOCH_STEPS})",
+        help=f"time steps of training in an epoch (default: {EPOCH_STEPS}; of rows wider than a step of music, fewer)",
     )
     search.add_argument(
         "--min-kl",

@@ -13,8 +13,10 @@ from sweep.results import SweepFolder
 from sweep.settings import FINAL_SEEDS, Settings
 from sweep.space import first_points, fitting_families
 from sweep.uploads import fetch
+from vae.config import steps_as_wide
 from vae.corpus import Corpus, load_corpus, read_saved
 from vae.errors import UserError
+from vae.trainer import EPOCH_STEPS
 
 
 def default_name(data: str) -> str:
@@ -36,7 +38,7 @@ def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
         fingerprint=corpus.fingerprint,
         families=tuple(dict.fromkeys(args.family or fitting_families(corpus.spec))),
         max_epochs=args.max_epochs,
-        epoch_steps=args.epoch_steps,
+        epoch_steps=args.epoch_steps or steps_as_wide(corpus.spec, EPOCH_STEPS),
         seed=args.seed,
         min_kl=args.min_kl,
         scheduler=args.scheduler,

@@ -3,10 +3,13 @@
 import re
 
 import pytest
+from tiny import make_wide_rows
 
 from sweep.arguments import check, parse
-from sweep.prepare import default_name
+from sweep.prepare import default_name, prepare
 from sweep.run import main, most_trials
+from vae.corpus import save_corpus
+from vae.encoding import PITCHES
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,16 @@ def test_a_name_by_default_is_one_that_commands_take(data, stem, tmp_path, monke
     assert re.fullmatch(rf"{stem}-\d{{8}}-\d{{6}}", name)
     check(parse(["--name", name]))
     assert parse(["--resume", name]).resume == name
+
+
+@pytest.mark.parametrize(("words", "steps"), [((), 6_250), (("--epoch-steps", "700"), 700)])
+def test_epochs_of_wide_rows_are_shorter_unless_told(words, steps, tmp_path):
+    """Where each row is as wide as 16 steps of music; the horizon follows."""
+    save_corpus(make_wide_rows(16 * PITCHES), tmp_path / "wide.npz")
+    given = ["--data", str(tmp_path / "wide.npz"), "--results", str(tmp_path / "results"), *words]
+    settings, _ = prepare(parse(given))
+    assert settings.epoch_steps == steps
+    assert settings.task.horizon == 27 * steps
 
 
 def test_options_are_not_abbreviated(capsys):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sweep.space import batches
-from vae.config import FAMILY_NAMES, MOST_HEAD_WIDTH, Config, whole_bars, widest_dense
+from vae.config import FAMILY_NAMES, MOST_HEAD_WIDTH, Config, steps_as_wide, whole_bars, widest_dense
 from vae.encoding import DataSpec
 from vae.errors import UserError
 from vae.models.registry import FAMILIES, build_model
@@ -219,6 +219,7 @@ def test_wide_rows_come_in_smaller_batches(encoding, features, steps):
     spec = DataSpec(encoding, features, 1, None, 100.0, 1, 1)
     assert Config.for_data(spec, {"family": "dense"}).batch_steps == steps
     assert steps in batches(spec)
+    assert steps_as_wide(spec, 1024) == steps
 
 
 @pytest.mark.parametrize(

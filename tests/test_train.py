@@ -1,6 +1,7 @@
 """vae.trainer, vae.train: an epoch's length, learning, what the average is for, divergence, the command."""
 
 import dataclasses
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -8,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import CASES, CPU, make_corpus, make_trainer, params_of
+from tiny import CASES, CPU, make_corpus, make_trainer, make_wide_rows, params_of
 from training import CYCLING, STEERED, assert_same, make_music_trainer, saved, state
 
 from vae import checkpoint
@@ -16,6 +17,7 @@ from vae.bounds import VALIDATION_SEED, evaluate, marginal_elbo
 from vae.config import FAMILY_NAMES, Config
 from vae.corpus import save_corpus
 from vae.device import gains_by_bf16
+from vae.encoding import PITCHES
 from vae.train import main
 from vae.trainer import DivergedError, Trainer, TrainingData
 
@@ -48,6 +50,13 @@ def test_an_epoch_is_a_number_of_time_steps_whatever_the_corpus_holds(epoch_step
         # A batch is never cut; what it is too long by, the next epoch is shorter by.
         assert epoch * epoch_steps <= trainer.steps_seen < epoch * epoch_steps + 50 + 8
     assert trainer.steps_seen / trainer.optimizer_step == pytest.approx(50, rel=0.05)
+
+
+def test_an_epoch_of_wide_rows_has_as_many_as_are_as_wide_as_music():
+    data = TrainingData.load(make_wide_rows(16 * PITCHES), CPU)
+    assert Trainer(Config.for_data(data.corpus.spec, {"dense_width": 4}), data).epoch_steps == 100_000 // 16
+    assert make_trainer("real", epoch_steps=300).epoch_steps == 300
+    assert Trainer(make_trainer().config, make_trainer().data).epoch_steps == 100_000
 
 
 def test_an_epoch_shorter_than_a_batch_is_one_optimizer_step():
@@ -321,6 +330,18 @@ def test_command_takes_the_family_and_settings(data, capsys):
     assert "training recurrent on this machine" in capsys.readouterr().out
     config = checkpoint.load(data.parent / "run").config
     assert (config.family, config.rnn_width, config.window) == ("recurrent", 5, 4)
+
+
+def test_command_gives_wide_rows_shorter_epochs_unless_told(tmp_path):
+    save_corpus(make_wide_rows(400 * PITCHES), tmp_path / "wide.npz")
+    words = ["--data", str(tmp_path / "wide.npz"), "--set", "dense_width=2", "--max-epochs", "2"]
+    for steps, asked in ((250, ()), (60, ("--epoch-steps", "60"))):
+        out = tmp_path / str(steps)
+        assert main([*words, *asked, "--out", str(out)]) == 0
+        record = json.loads((out / "config.json").read_text())
+        assert record["epoch_steps"] == steps
+        config = Config.for_data(make_wide_rows(400 * PITCHES).spec, {"dense_width": 2}, horizon=2 * steps)
+        assert record["config"] == dataclasses.asdict(config)
 
 
 def test_command_names_all_hyperparameters(data, capsys):

@@ -86,6 +86,16 @@ def make_music(seed: int = 0) -> Corpus:
     return Corpus("rolls", MUSIC, splits, ("made",), fingerprint(MUSIC, splits))
 
 
+def make_wide_rows(features: int) -> Corpus:
+    """Rows of 0 and 1, a step each, and each as wide as `features / 88` steps of music."""
+    spec, generator = DataSpec("real", features, 1, None, 100.0, 1, 1, unit_interval=True), np.random.default_rng(0)
+    splits = {
+        name: Split((generator.random((30, features)) < 0.05).astype(np.float32), np.ones(30, np.int64))
+        for name in ("train", "valid", "test")
+    }
+    return Corpus("wide", spec, splits, ("made",), fingerprint(spec, splits))
+
+
 def make_trainer(
     kind: str = "binary", family: str = "dense", seed: int = 0, epoch_steps: int = 300, **params
 ) -> Trainer:

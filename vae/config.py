@@ -219,9 +219,14 @@ _SHOWN = 256
 """Steps that LSTMs are shown at once by default, at most: longer windows leave few to a batch, which is slow."""
 
 
+def music_steps(spec: DataSpec) -> int:
+    """Steps of music that a step of the data is as wide as: a row may be a whole window."""
+    return 1 if spec.is_music else max(1, spec.features // PITCHES)
+
+
 def steps_as_wide(spec: DataSpec, steps: int) -> int:
-    """The steps of the data, at least one, that are as wide as steps of music: rows may each be a whole window."""
-    return steps if spec.is_music else max(1, steps // max(1, spec.features // PITCHES))
+    """The steps of the data, at least one, that are as wide as so many steps of music."""
+    return max(1, steps // music_steps(spec))
 
 
 def widest_dense(spec: DataSpec, window: int) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vae import checkpoint
 from vae.arguments import add_data_arguments, read_data, require_positive, require_seed
-from vae.config import FAMILY_NAMES, Config
+from vae.config import FAMILY_NAMES, Config, steps_as_wide
 from vae.device import default_device, lacks_memory
 from vae.errors import UserError, exit_code
 from vae.trainer import EPOCH_STEPS, MAX_EPOCHS, DivergedError, Trainer, TrainingData
@@ -31,9 +31,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--epoch-steps",
         type=int,
-        default=EPOCH_STEPS,
         metavar="N",
-        help=f"time steps in an epoch (default: {EPOCH_STEPS})",
+        help=f"time steps in an epoch (default: {EPOCH_STEPS}; of rows wider than a step of music, fewer)",
     )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--out", type=Path, default=Path("results/train"), metavar="DIR", help="default: results/train")
@@ -49,11 +48,12 @@ def _run(args: argparse.Namespace) -> None:
     require_seed(args)
     _require_replaceable(args.out)
     corpus = read_data(args)
-    config = Config.parse(corpus.spec, args.family, args.settings, args.max_epochs * args.epoch_steps)
+    epoch_steps = args.epoch_steps or steps_as_wide(corpus.spec, EPOCH_STEPS)
+    config = Config.parse(corpus.spec, args.family, args.settings, args.max_epochs * epoch_steps)
     device = default_device()
     sys.stdout.write(f"training {config.family} on this machine ({device})\n")
     try:
-        trainer = Trainer(config, TrainingData.load(corpus, device), args.seed, args.epoch_steps)
+        trainer = Trainer(config, TrainingData.load(corpus, device), args.seed, epoch_steps)
         for _ in range(args.max_epochs):
             metrics = trainer.train_epoch()
             _save(trainer, args.out)

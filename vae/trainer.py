@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae import checkpoint
 from vae.bounds import VALIDATION_SEED, evaluate
-from vae.config import Config
+from vae.config import Config, steps_as_wide
 from vae.corpus import SPLITS, Corpus
 from vae.device import gains_by_bf16, lacks_memory, release_memory
 from vae.errors import OtherRunError
@@ -27,7 +27,7 @@ from vae.schedules import RateControl, beta, learning_rate
 from vae.windows import Order, Plan, Shape, Songs
 
 MAX_EPOCHS = 27
-EPOCH_STEPS = 100_000
+EPOCH_STEPS = 100_000  # of music; of wide rows as many as are as wide
 MIN_KL = 0.1
 _CHECK_EVERY = 20  # optimizer steps between looks at the loss; a look waits for a GPU
 _RELEASE_SECONDS = 3.0  # between returns of free memory, at least
@@ -85,7 +85,7 @@ class Trainer:
         config: hyperparameters.
         data: a corpus on a device.
         seed: of weights, data order and noise.
-        epoch_steps: time steps of training in an epoch.
+        epoch_steps: time steps of training in an epoch; None: as many as are as wide as `EPOCH_STEPS` of music.
         min_kl: floor on the KL, nats a time step, that ranks epochs.
     """
 
@@ -94,11 +94,12 @@ class Trainer:
         config: Config,
         data: TrainingData,
         seed: int = 0,
-        epoch_steps: int = EPOCH_STEPS,
+        epoch_steps: int | None = None,
         min_kl: float = MIN_KL,
     ) -> None:
         self.config, self.data, self.seed = config, data, seed
-        self.epoch_steps, self.min_kl = epoch_steps, min_kl
+        self.epoch_steps = epoch_steps or steps_as_wide(data.corpus.spec, EPOCH_STEPS)
+        self.min_kl = min_kl
         self.epoch = self.optimizer_step = self.steps_seen = 0
         self.train_seconds = 0.0
         self._released = time.monotonic()
