@@ -46,7 +46,6 @@ from vae.evaluate import code_unit
 from vae.pieces import draw
 from vae.ranking import is_feasible, rank_key
 from vae.sheet import piano_roll_sheet
-from vae.trainer import MIN_KL
 from vae.windows import Songs
 
 NAME = "elbo_table"
@@ -197,7 +196,7 @@ class Run:
             "parameters": sum(p.numel() for p in loaded.model.parameters()),
             "minutes": minutes,
             "valid_nll": -metrics["val_elbo"],
-            "feasible_on_validation": is_feasible(metrics, MIN_KL),
+            "feasible_on_validation": is_feasible(metrics, loaded.record["min_kl"]),
             "config": loaded.record["config"],
             **(reconstruction(loaded.model, songs, TEST_SEED) if self.corpus.spec.is_binary else {}),
             **extra,
@@ -212,7 +211,8 @@ class Run:
 
 def _standing(place: Path) -> tuple[bool, float]:
     """Of a checkpoint, on validation."""
-    return rank_key(checkpoint.read_json(place / checkpoint.METRICS), MIN_KL)
+    floor = checkpoint.read_json(place / checkpoint.CONFIG)["min_kl"]
+    return rank_key(checkpoint.read_json(place / checkpoint.METRICS), floor)
 
 
 def finalists(study: Study) -> list[TrialRecord]:

@@ -22,7 +22,7 @@ from vae.config import Config, steps_as_wide
 from vae.corpus import read_saved
 from vae.device import default_device
 from vae.ranking import rank_value
-from vae.trainer import EPOCH_STEPS, MIN_KL, DivergedError, Trainer, TrainingData
+from vae.trainer import EPOCH_STEPS, DivergedError, Trainer, TrainingData
 
 _TRIED = 15
 """Batches that the speed is measured on, after as many to warm up."""
@@ -127,7 +127,7 @@ def _train(trainer: Trainer, pace: Pace, further: float, most_epochs: float) -> 
     while trainer.epoch < epochs and not pace.over():
         started, scored = time.monotonic(), pace.due() or epochs - trainer.epoch <= _LAST
         metrics = trainer.train_epoch(validate=scored)
-        value = rank_value(metrics, MIN_KL) if scored else -math.inf
+        value = rank_value(metrics, trainer.min_kl) if scored else -math.inf
         pace.observe(time.monotonic() - started, metrics["train_seconds"], scored, value > most)
         most = max(most, value)
         epochs = _fit(trainer, _SHARE * pace.epochs_left(), most_epochs)

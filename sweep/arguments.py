@@ -98,10 +98,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     search.add_argument(
         "--min-kl",
         type=float,
-        default=MIN_KL,
         metavar="NATS",
         help=f"least KL of the code in a time step; trials are trained for 1.1 to 2.5 times as much, and ranked by it "
-        f"(default: {MIN_KL})",
+        f"(default: {MIN_KL}; of rows wider than a step of music, more)",
     )
     search.add_argument(
         "--scheduler",
@@ -168,7 +167,7 @@ def check(args: argparse.Namespace) -> None:
     """
     positive = ("trials", "max_epochs", "epoch_steps", "steps_per_beat", "steps_per_bar")
     require_positive(args, *positive, "trials_per_gpu", "max_concurrent", "final_seeds", "final_epochs")
-    if not args.min_kl >= 0:
+    if args.min_kl is not None and not args.min_kl >= 0:
         raise UserError(f"--min-kl must be at least 0, but got {args.min_kl}.")
     require_seed(args)
     if re.match(r"\w+:/", args.results) and not re.match(r"(s3|gs)://.", args.results):

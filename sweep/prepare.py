@@ -13,10 +13,10 @@ from sweep.results import SweepFolder
 from sweep.settings import FINAL_SEEDS, Settings
 from sweep.space import first_points, fitting_families
 from sweep.uploads import fetch
-from vae.config import steps_as_wide
+from vae.config import kl_as_wide, steps_as_wide
 from vae.corpus import Corpus, load_corpus, read_saved
 from vae.errors import UserError
-from vae.trainer import EPOCH_STEPS
+from vae.trainer import EPOCH_STEPS, MIN_KL
 
 
 def default_name(data: str) -> str:
@@ -40,7 +40,7 @@ def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:
         max_epochs=args.max_epochs,
         epoch_steps=args.epoch_steps or steps_as_wide(corpus.spec, EPOCH_STEPS),
         seed=args.seed,
-        min_kl=args.min_kl,
+        min_kl=kl_as_wide(corpus.spec, MIN_KL) if args.min_kl is None else args.min_kl,
         scheduler=args.scheduler,
         final_seeds=args.final_seeds or FINAL_SEEDS,
         final_epochs=args.final_epochs,

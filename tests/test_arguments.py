@@ -2,12 +2,15 @@
 
 import re
 
+import optuna
 import pytest
 from tiny import make_wide_rows
 
+from sweep import space
 from sweep.arguments import check, parse
 from sweep.prepare import default_name, prepare
 from sweep.run import main, most_trials
+from vae.config import Config
 from vae.corpus import save_corpus
 from vae.encoding import PITCHES
 
@@ -68,6 +71,18 @@ def test_epochs_of_wide_rows_are_shorter_unless_told(words, steps, tmp_path):
     settings, _ = prepare(parse(given))
     assert settings.epoch_steps == steps
     assert settings.task.horizon == 27 * steps
+
+
+@pytest.mark.parametrize(("words", "floor"), [((), 1.6), (("--min-kl", "0"), 0.0), (("--min-kl", "0.2"), 0.2)])
+def test_the_floor_of_wide_rows_is_higher_unless_told(words, floor, tmp_path):
+    save_corpus(make_wide_rows(16 * PITCHES), tmp_path / "wide.npz")
+    settings, corpus = prepare(
+        parse(["--data", str(tmp_path / "wide.npz"), "--results", str(tmp_path / "results"), *words])
+    )
+    assert settings.min_kl == pytest.approx(floor)
+    if not words:  # the first configurations are the defaults
+        params = space.suggest(optuna.trial.FixedTrial(space.first_points(settings.task)[0]), settings.task)
+        assert params["rate_target"] == pytest.approx(Config.for_data(corpus.spec, {}).rate_target)
 
 
 def test_options_are_not_abbreviated(capsys):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sweep.space import batches
-from vae.config import FAMILY_NAMES, MOST_HEAD_WIDTH, Config, steps_as_wide, whole_bars, widest_dense
+from vae.config import FAMILY_NAMES, MOST_HEAD_WIDTH, Config, kl_as_wide, steps_as_wide, whole_bars, widest_dense
 from vae.encoding import DataSpec
 from vae.errors import UserError
 from vae.models.registry import FAMILIES, build_model
@@ -220,6 +220,23 @@ def test_wide_rows_come_in_smaller_batches(encoding, features, steps):
     assert Config.for_data(spec, {"family": "dense"}).batch_steps == steps
     assert steps in batches(spec)
     assert steps_as_wide(spec, 1024) == steps
+
+
+@pytest.mark.parametrize(
+    ("encoding", "features", "nats"),
+    [
+        ("binary", 40, 0.12),
+        ("real", 175, 0.12),
+        ("real", 1408, 1.92),
+        ("binary", 10**8, 48.0),
+        ("roll_onset", 176, 0.12),
+    ],
+)
+def test_the_code_of_a_wide_row_says_as_much_as_those_of_the_steps_that_it_stands_for(encoding, features, nats):
+    spec = DataSpec(encoding, features, 1, None, 100.0, 1, 1)
+    assert Config.for_data(spec, {"family": "dense"}).rate_target == pytest.approx(nats)
+    assert kl_as_wide(spec, 0.1) == pytest.approx(nats / 1.2)
+    assert Config.for_data(spec, {"family": "dense", "rate_target": 0.3}).rate_target == 0.3
 
 
 @pytest.mark.parametrize(

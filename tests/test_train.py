@@ -59,6 +59,14 @@ def test_an_epoch_of_wide_rows_has_as_many_as_are_as_wide_as_music():
     assert Trainer(make_trainer().config, make_trainer().data).epoch_steps == 100_000
 
 
+def test_wide_rows_are_ranked_by_as_much_higher_a_floor():
+    data = TrainingData.load(make_wide_rows(16 * PITCHES), CPU)
+    config = Config.for_data(data.corpus.spec, {"dense_width": 4})
+    assert Trainer(config, data).min_kl == pytest.approx(1.6)
+    assert Trainer(config, data, min_kl=0.0).min_kl == 0.0
+    assert make_trainer().min_kl == 0.1
+
+
 def test_an_epoch_shorter_than_a_batch_is_one_optimizer_step():
     trainer = make_trainer(epoch_steps=1)
     for epoch in (1, 2, 3):

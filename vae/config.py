@@ -215,6 +215,8 @@ _MOST_WEIGHTS = 25_000_000
 """Of dense layers: what they, their optimizer and copies take comes to a gibibyte."""
 _MOST_AT_ONCE = 256
 """The longest window of dense layers, by default."""
+_MOST_STEERED = 400
+"""Steps of music that a row counts as, at most, in what its code has to say: `rate_target` ends at 100 nats."""
 _SHOWN = 256
 """Steps that LSTMs are shown at once by default, at most: longer windows leave few to a batch, which is slow."""
 
@@ -227,6 +229,11 @@ def music_steps(spec: DataSpec) -> int:
 def steps_as_wide(spec: DataSpec, steps: int) -> int:
     """The steps of the data, at least one, that are as wide as so many steps of music."""
     return max(1, steps // music_steps(spec))
+
+
+def kl_as_wide(spec: DataSpec, kl: float) -> float:
+    """The KL of a step of the data, in nats, that says as much of it as `kl` says of a step of music."""
+    return kl * min(music_steps(spec), _MOST_STEERED)
 
 
 def widest_dense(spec: DataSpec, window: int) -> int:
@@ -260,6 +267,7 @@ def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     """What depends on the family and the data, where no one says otherwise."""
     values: dict[str, Any] = {"window": spec.window, "head": "autoregressive" if spec.is_binary else "independent"}
     values["batch_steps"] = steps_as_wide(spec, Config.batch_steps)
+    values["rate_target"] = kl_as_wide(spec, Config.rate_target)
     values |= {"transpose": 6} if spec.is_music else {}
     values |= _OF_FAMILY.get(family, {})
     if family == "dense":

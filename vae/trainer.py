@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae import checkpoint
 from vae.bounds import VALIDATION_SEED, evaluate
-from vae.config import Config, steps_as_wide
+from vae.config import Config, kl_as_wide, steps_as_wide
 from vae.corpus import SPLITS, Corpus
 from vae.device import gains_by_bf16, lacks_memory, release_memory
 from vae.errors import OtherRunError
@@ -28,7 +28,7 @@ from vae.windows import Order, Plan, Shape, Songs
 
 MAX_EPOCHS = 27
 EPOCH_STEPS = 100_000  # of music; of wide rows as many as are as wide
-MIN_KL = 0.1
+MIN_KL = 0.1  # nats a step of music; see `kl_as_wide`
 _CHECK_EVERY = 20  # optimizer steps between looks at the loss; a look waits for a GPU
 _RELEASE_SECONDS = 3.0  # between returns of free memory, at least
 _IN_PLACE = 0.3  # share of windows that stay in their key when others are transposed
@@ -86,7 +86,7 @@ class Trainer:
         data: a corpus on a device.
         seed: of weights, data order and noise.
         epoch_steps: time steps of training in an epoch; None: as many as are as wide as `EPOCH_STEPS` of music.
-        min_kl: floor on the KL, nats a time step, that ranks epochs.
+        min_kl: floor on the KL, nats a time step, that ranks epochs; None: `MIN_KL`, of wide rows as much more.
     """
 
     def __init__(
@@ -95,11 +95,12 @@ class Trainer:
         data: TrainingData,
         seed: int = 0,
         epoch_steps: int | None = None,
-        min_kl: float = MIN_KL,
+        min_kl: float | None = None,
     ) -> None:
         self.config, self.data, self.seed = config, data, seed
-        self.epoch_steps = epoch_steps or steps_as_wide(data.corpus.spec, EPOCH_STEPS)
-        self.min_kl = min_kl
+        spec = data.corpus.spec
+        self.epoch_steps = epoch_steps or steps_as_wide(spec, EPOCH_STEPS)
+        self.min_kl = kl_as_wide(spec, MIN_KL) if min_kl is None else min_kl
         self.epoch = self.optimizer_step = self.steps_seen = 0
         self.train_seconds = 0.0
         self._released = time.monotonic()
@@ -107,11 +108,11 @@ class Trainer:
         self._rng: dict[str, Tensor] = {}  # states of this trainer's random numbers, by kind of device
         self._bf16 = gains_by_bf16(config.family, data.device)
         with self._own_randomness():
-            self.model = build_model(config, data.corpus.spec, data.moments).to(data.device)
+            self.model = build_model(config, spec, data.moments).to(data.device)
         self._optimizer = Optimizer(self.model, config)
         self._control = RateControl(config, data.device) if config.rate_target else None
         self._graphs = Graphs(data.device)
-        grid = data.corpus.spec.steps_per_bar if config.family == "hierarchical" else None
+        grid = spec.steps_per_bar if config.family == "hierarchical" else None
         songs, model = data.songs["train"], self.model
         self._order = Order(songs, config.shown, config.batch_steps, seed, grid or 1, model.padded_to)
 
