@@ -142,8 +142,7 @@ def _train(trainer: Trainer, pace: Pace, further: float, most_epochs: float) -> 
 def _fit(trainer: Trainer, further: float, most: float) -> int:
     """Has the learning rate fall within so many further epochs, or `most` in all; the epochs in all."""
     horizon = min(trainer.steps_seen / trainer.epoch_steps + further, most)
-    each = trainer.steps_seen / trainer.optimizer_step if trainer.optimizer_step else trainer.config.batch_steps
-    trainer.fall_within(max(1, int(horizon * trainer.epoch_steps / each) - trainer.config.lr_warmup))
+    trainer.fall_within(max(1, int(horizon * trainer.epoch_steps)))
     return math.ceil(horizon)
 
 

@@ -80,7 +80,7 @@ def plan(study: Study, folder: SweepFolder, winner: int | None = None) -> list[F
 def _run(study: Study, folder: SweepFolder, record: TrialRecord, seed: int) -> FinalRun:
     settings = study.settings
     epochs = settings.last_epoch
-    params = space.stretched(record.params, epochs * settings.epoch_steps, settings.spec)
+    params = space.stretched(record.params, epochs * settings.epoch_steps)
     run = FinalRun(record.number, seed, params, epochs)
     # A seed fixes a run: one of the search that was to train in the same way goes on where it stopped.
     same = seed == settings.seed and params == record.params

@@ -11,7 +11,6 @@ from vae.config import (
     MOST_HEAD_WIDTH,
     MOST_STEPS,
     Config,
-    optimizer_steps,
     steps_as_wide,
     whole_bars,
     widest_dense,
@@ -87,7 +86,7 @@ def suggest(trial: optuna.trial.Trial, task: Task) -> dict[str, Any]:
     params |= {"crop": _choose(trial, "crop", crops(task.spec))} if family == "sequential" else {}
     params |= _head(trial) if task.spec.is_binary else {}
     params |= _regularisation(trial, family, task.spec)
-    params |= _optimization(trial, _optimizer_steps(params, task.horizon, task.spec))
+    params |= _optimization(trial, task.horizon)
     return params | _code(trial, family, task.min_kl)
 
 
@@ -157,30 +156,19 @@ def _regularisation(trial: optuna.trial.Trial, family: str, spec: DataSpec) -> d
     return params
 
 
-def _optimization(trial: optuna.trial.Trial, optimizer_steps: int) -> dict[str, Any]:
+def _optimization(trial: optuna.trial.Trial, horizon: int) -> dict[str, Any]:
     params: dict[str, Any] = {
         "learning_rate": trial.suggest_float("learning_rate", 5e-4, 1e-2, log=True),
         "lr_warmup": trial.suggest_int("lr_warmup", 10, 300, log=True),
     }
     if trial.suggest_categorical("lr_schedule", ("cosine", "constant")) == "cosine":
-        params["lr_decay"] = _fall(params["lr_warmup"], optimizer_steps)
+        params["lr_decay"] = horizon
     return params
 
 
-def _fall(lr_warmup: int, optimizer_steps: int) -> int:
-    """What a cosine takes that begins after the rise and ends with the last epoch."""
-    return max(1, optimizer_steps - lr_warmup)
-
-
-def _optimizer_steps(params: dict[str, Any], horizon: int, spec: DataSpec) -> int:
-    return optimizer_steps(horizon, params["batch_steps"], params.get("crop", params["window"]), spec)
-
-
-def stretched(params: dict[str, Any], horizon: int, spec: DataSpec) -> dict[str, Any]:
+def stretched(params: dict[str, Any], horizon: int) -> dict[str, Any]:
     """Params for training on another number of time steps than they were drawn for: a cosine ends with those."""
-    if "lr_decay" not in params:
-        return params
-    return params | {"lr_decay": _fall(params["lr_warmup"], _optimizer_steps(params, horizon, spec))}
+    return params | {"lr_decay": horizon} if "lr_decay" in params else params
 
 
 def _code(trial: optuna.trial.Trial, family: str, min_kl: float) -> dict[str, Any]:

@@ -109,11 +109,12 @@ def test_the_best_trial_is_trained_on_and_the_best_of_the_defaults(folder, elbos
     assert [record.number for record in finalists(study)] == chosen
 
 
-def test_a_timed_run_has_no_more_epochs_than_told():
+def test_a_timed_run_has_no_more_epochs_than_told_and_its_learning_rate_falls_within_those():
     corpus = make_corpus()
     config = Config.for_data(corpus.spec, params_of("binary", "dense", batch_steps=50_000))
     data = TrainingData.load(corpus, CPU)
-    assert train(config, data, seed=0, seconds=60.0, patience=1.0, most_epochs=1).epoch == 1
+    trainer = train(config, data, seed=0, seconds=60.0, patience=1.0, most_epochs=1)
+    assert (trainer.epoch, trainer.config.lr_decay) == (1, 100_000)
 
 
 def test_a_timed_run_goes_on_from_a_trial(tmp_path):

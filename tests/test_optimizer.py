@@ -28,7 +28,7 @@ def loss_of(model, step):
 
 def follow(model, optimizer, step):
     optimizer.differentiate(loss_of(model, step))
-    optimizer.step(step)
+    optimizer.step(step, step)
 
 
 def train(model, optimizer, steps):
@@ -53,7 +53,7 @@ def test_steps_are_adamws_at_the_learning_rate_of_the_schedule():
     config = Config(**{**PLAIN, **schedule})
     for step in range(12):
         follow(model, optimizer, step)
-        adamw.param_groups[0]["lr"] = learning_rate(config, step)
+        adamw.param_groups[0]["lr"] = learning_rate(config, step, step)
         adamw.zero_grad()
         loss_of(other, step).backward()
         adamw.step()

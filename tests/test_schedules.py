@@ -12,22 +12,32 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("step", "share"),
-    [(0, 0.25), (1, 0.5), (3, 1.0), (4, 1.0), (9, 0.2 + 0.8 * 0.5), (14, 0.2), (10_000, 0.2)],
+    ("step", "steps_seen", "share"),
+    [
+        (0, 0, 0.25),
+        (1, 0, 0.5),
+        (3, 0, 1.0),
+        (9, 0, 1.0),
+        (9, 500, 0.2 + 0.8 * 0.5),
+        (1, 500, 0.5 * (0.2 + 0.8 * 0.5)),  # the rise and the fall know nothing of each other
+        (9, 1000, 0.2),
+        (10_000, 500, 0.2 + 0.8 * 0.5),
+        (9, 1_000_000, 0.2),
+    ],
 )
-def test_learning_rate_rises_and_falls(step, share):
-    config = Config(learning_rate=0.1, lr_warmup=4, lr_decay=10, lr_final=0.2)
-    assert learning_rate(config, step) == pytest.approx(0.1 * share, rel=1e-12)
+def test_learning_rate_rises_by_optimizer_steps_and_falls_by_time_steps(step, steps_seen, share):
+    config = Config(learning_rate=0.1, lr_warmup=4, lr_decay=1000, lr_final=0.2)
+    assert learning_rate(config, step, steps_seen) == pytest.approx(0.1 * share, rel=1e-12)
 
 
 @pytest.mark.parametrize("step", [0, 1, 10**6])
 def test_learning_rate_is_constant_without_a_schedule(step):
-    assert learning_rate(Config(learning_rate=0.1, lr_warmup=0), step) == 0.1
+    assert learning_rate(Config(learning_rate=0.1, lr_warmup=0), step, 100 * step) == 0.1
 
 
 def test_learning_rate_stays_at_its_peak_without_a_fall():
     config = Config(learning_rate=0.1, lr_warmup=4)
-    assert [learning_rate(config, step) for step in (0, 3, 4, 10**6)] == [0.025, 0.1, 0.1, 0.1]
+    assert [learning_rate(config, step, 100 * step) for step in (0, 3, 4, 10**6)] == [0.025, 0.1, 0.1, 0.1]
 
 
 def warming(**more):

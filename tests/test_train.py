@@ -31,8 +31,8 @@ by_family = pytest.mark.parametrize("family", FAMILY_NAMES)
 # Epochs
 
 
-def test_schedules_count_optimizer_steps_not_epochs():
-    trainers = [make_trainer(epoch_steps=steps, lr_decay=50, beta_warmup=50) for steps in (300, 1200)]
+def test_schedules_count_steps_not_epochs():
+    trainers = [make_trainer(epoch_steps=steps, lr_decay=2500, beta_warmup=50) for steps in (300, 1200)]
     for _ in range(4):
         short = trainers[0].train_epoch()
     long = trainers[1].train_epoch()
@@ -50,6 +50,18 @@ def test_an_epoch_is_a_number_of_time_steps_whatever_the_corpus_holds(epoch_step
         # A batch is never cut; what it is too long by, the next epoch is shorter by.
         assert epoch * epoch_steps <= trainer.steps_seen < epoch * epoch_steps + 50 + 8
     assert trainer.steps_seen / trainer.optimizer_step == pytest.approx(50, rel=0.05)
+
+
+@pytest.mark.parametrize("batch_steps", [10, 50, 3000])
+def test_the_learning_rate_has_fallen_at_the_end_of_its_horizon_however_large_batches_come_out(batch_steps):
+    """Those of whole songs hold other numbers of steps than asked for."""
+    trainer = make_trainer("binary", "recurrent", window=20, batch_steps=batch_steps, lr_warmup=2, lr_decay=2000)
+    rates = [trainer.train_epoch(validate=False)["learning_rate"] for _ in range(7)]
+    peak = trainer.config.learning_rate
+    assert rates[-1] == pytest.approx(0.02 * peak)
+    if batch_steps < 3000:
+        half_way = rates[2:4]  # after 900 and 1200 steps
+        assert half_way[0] > 0.51 * peak > half_way[1]
 
 
 def test_an_epoch_of_wide_rows_has_as_many_as_are_as_wide_as_music():

@@ -62,7 +62,7 @@ class Config:
     batch_steps: int = _number(1024, 1, 10**7, "time steps in a batch, about; one window at least")
     learning_rate: float = _number(1e-3, 1e-8, 10.0, "AdamW step size at its peak")
     lr_warmup: int = _number(30, 0, 10**9, "optimizer steps of linear rise")
-    lr_decay: int = _number(0, 0, 10**9, "optimizer steps of cosine fall after the rise; 0: none")
+    lr_decay: int = _number(0, 0, 10**12, "time steps of training over which it falls as a cosine; 0: it does not")
     lr_final: float = _number(0.02, 0.0, 1.0, "share of the peak that the fall ends at")
     weight_decay: float = _number(0.01, 0.0, 10.0, "AdamW's, on matrices only")
     grad_clip: float = _number(1.0, 1e-6, 1e9, "largest norm of the gradient")
@@ -132,11 +132,7 @@ class Config:
         defaults = _defaults(spec, params.get("family", cls.family))
         if params.get("free_bits") or params.get("beta_warmup"):
             defaults["rate_target"] = 0.0
-        config = cls(**{**defaults, **params})
-        if horizon and "lr_decay" not in params:
-            steps = optimizer_steps(horizon, config.batch_steps, config.shown, spec)
-            decay = max(1, steps - config.lr_warmup)
-            config = dataclasses.replace(config, lr_decay=decay)
+        config = cls(**{**defaults, "lr_decay": horizon, **params})
         config.check_fit(spec)
         return config
 
@@ -243,18 +239,6 @@ def widest_dense(spec: DataSpec, window: int) -> int:
     """
     each = window * (spec.features + (MOST_HEAD_WIDTH if spec.is_binary else spec.features)) / 32
     return int(min(MOST_DENSE_WIDTH, max(1, math.sqrt(each**2 + _MOST_WEIGHTS / 16) - each)))
-
-
-def optimizer_steps(horizon: int, batch_steps: int, shown: int, spec: DataSpec) -> int:
-    """What so many time steps of training take, about: a batch has one window at least.
-
-    Args:
-        horizon: time steps.
-        batch_steps: time steps asked of a batch.
-        shown: steps of a window that training shows at once.
-        spec: the data.
-    """
-    return horizon // max(batch_steps, min(shown, spec.typical_song))
 
 
 def whole_bars(spec: DataSpec) -> int:

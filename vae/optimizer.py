@@ -37,11 +37,11 @@ class Optimizer:
         self._adam.zero_grad(set_to_none=loss.device.type == "cpu")
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def step(self, optimizer_step: int) -> None:
-        """Follows the gradient; steps count from 0."""
+    def step(self, optimizer_step: int, steps_seen: int) -> None:
+        """Follows the gradient, after so many optimizer steps, and time steps, of training."""
         values = list(self._parameters.values())
         for group in self._adam.param_groups:
-            group["lr"] = learning_rate(self.config, optimizer_step)
+            group["lr"] = learning_rate(self.config, optimizer_step, steps_seen)
         nn.utils.clip_grad_norm_(values, self.config.grad_clip)
         self._adam.step()
         if self._average is not None:

@@ -1,4 +1,4 @@
-"""What changes in the course of training: learning rate and beta, by the count of optimizer steps or by the KL."""
+"""What changes in the course of training: learning rate and beta, by the count of steps or by the KL."""
 
 import math
 
@@ -8,12 +8,16 @@ from torch import Tensor
 from vae.config import Config
 
 
-def learning_rate(config: Config, optimizer_step: int) -> float:
-    """Linear rise over `lr_warmup` optimizer steps, then a cosine fall over `lr_decay` to `lr_final`."""
+def learning_rate(config: Config, optimizer_step: int, steps_seen: int) -> float:
+    """Linear rise over `lr_warmup` optimizer steps, times a cosine fall over `lr_decay` time steps to `lr_final`.
+
+    By time steps it falls within its horizon however many optimizer steps that takes: batches hold whole windows, and
+    where songs are long, more or less of them than `batch_steps` says.
+    """
     rise = min(1.0, (optimizer_step + 1) / config.lr_warmup) if config.lr_warmup else 1.0
     if not config.lr_decay:
         return config.learning_rate * rise
-    progress = min(1.0, max(0, optimizer_step - config.lr_warmup) / config.lr_decay)
+    progress = min(1.0, steps_seen / config.lr_decay)
     share = config.lr_final + (1.0 - config.lr_final) * 0.5 * (1.0 + math.cos(math.pi * progress))
     return config.learning_rate * rise * share
 

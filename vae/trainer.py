@@ -158,7 +158,7 @@ class Trainer:
             "train_kl": kl / steps,
             "train_elbo": (log_likelihood - kl) / steps,
             "beta": float(self._control.beta) if self._control else beta(self.config, self.optimizer_step),
-            "learning_rate": learning_rate(self.config, self.optimizer_step),
+            "learning_rate": learning_rate(self.config, self.optimizer_step, self.steps_seen),
             "examples_per_second": windows / seconds,
             "train_seconds": seconds,
         }
@@ -208,7 +208,7 @@ class Trainer:
         shape = songs.shape(plan, self.model.padded_to(plan.longest))
         numbers = torch.tensor([plan.steps, beta(self.config, self.optimizer_step)])
         sums = self._graphs.run(self._differentiate, shape, songs.places(plan, self._shift(len(plan))), numbers)
-        self._optimizer.step(self.optimizer_step)
+        self._optimizer.step(self.optimizer_step, self.steps_seen)
         self.optimizer_step += 1
         return sums
 
@@ -249,7 +249,7 @@ class Trainer:
         return {renamed.get(name, name): value for name, value in values.items()}
 
     def fall_within(self, lr_decay: int) -> None:
-        """From here on the learning rate falls over another horizon, in optimizer steps from the end of its rise."""
+        """From here on the learning rate falls over another horizon, in time steps from the beginning of training."""
         self.config = self._optimizer.config = replace(self.config, lr_decay=lr_decay)
 
     def scored(self) -> dict[str, float]:
