@@ -209,6 +209,17 @@ def test_many_prefixes_are_scored_in_parts_to_the_same_gradients(monkeypatch):
 
 
 @torch.no_grad()
+def test_without_gradients_many_prefixes_are_scored_in_parts_too(monkeypatch):
+    head, x, h, rows = make_head("autoregressive", 5, layers=2), keys(400, 5), random(400, INPUTS), []
+    whole = head.log_prob(h, x)
+    monkeypatch.setattr("vae.models.heads._MOST_ROWS", 400)
+    head.output.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    torch.testing.assert_close(head.log_prob(h, x), whole)
+    assert len(rows) > 2
+    assert max(rows) <= 400 + 256  # rounded up
+
+
+@torch.no_grad()
 def test_turning_a_key_changes_the_logits_above_it_alone():
     head = make_head("autoregressive", 8)
     h, x = random(30, INPUTS), keys(30, 8)

@@ -60,7 +60,7 @@ class IndependentHead(nn.Module):
 _ROWS = 256
 """Prefixes come in multiples of so many: CPUs compile products for each shape, which costs more than some rows."""
 _MOST_ROWS = 2**15
-"""Prefixes, of which a step of training on a CPU keeps all layers: half a GiB of the widest head."""
+"""Prefixes that are scored at once on a CPU; in training, which keeps all layers, half a GiB of the widest head."""
 
 
 class _Prefixes(NamedTuple):
@@ -116,13 +116,13 @@ class AutoregressiveHead(nn.Module):
             x: 0 and 1.
             on: a bound on how many keys of x are on; None: they are counted, for which a GPU is waited for.
         """
-        if x.device.type != "cpu" or not torch.is_grad_enabled():
-            return self._log_prob(h, x, on)
-        parts = -(-(len(x) + int(x.sum())) // _MOST_ROWS)
+        parts = -(-(len(x) + int(x.sum())) // _MOST_ROWS) if x.device.type == "cpu" else 1
         if parts == 1:
             return self._log_prob(h, x, on)
         # Dense music in a window of thousands of steps: a part after the other, and again for its gradient.
         pairs = zip(h.chunk(parts), x.chunk(parts), strict=True)
+        if not torch.is_grad_enabled():
+            return torch.cat([self._log_prob(*pair) for pair in pairs])
         return torch.cat([checkpoint(self._log_prob, *pair, use_reentrant=False) for pair in pairs])
 
     def _log_prob(self, h: Tensor, x: Tensor, on: int | None = None) -> Tensor:
