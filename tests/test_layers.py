@@ -228,6 +228,23 @@ def test_recall_is_a_loop_over_the_past(shown, at_once, monkeypatch):
 
 
 @torch.no_grad()
+def test_where_there_is_room_moments_are_remembered_in_place():
+    recall, states, steps = randomise(Recall(10, 4, 6, 6)), random(3, 7, 10), random(3, 7, 4, seed=1)
+    begun = recall.remember(states[:, :2], steps[:, :2], recall.begin(3))
+    roomy, plain = begun.with_room(5), begun
+    places = {roomy.keys.data_ptr(), roomy.values.data_ptr()}
+    for now in range(2, 7):
+        state, step = states[:, now, None], steps[:, now, None]
+        assert torch.equal(recall.one(state, roomy), recall.one(state, plain))
+        roomy, plain = recall.remember(state, step, roomy), recall.remember(state, step, plain)
+    assert {roomy.keys.data_ptr(), roomy.values.data_ptr()} == places
+    assert begun.keys.shape == (3, 3, 12)  # of its own
+    whole = recall.remember(states, steps, recall.begin(3))
+    for part in (roomy, plain):
+        torch.testing.assert_close(part, whole)
+
+
+@torch.no_grad()
 def test_recall_takes_all_that_is_far_for_equally_far():
     recall, states, steps = randomise(Recall(10, 4, 6, 8)), random(1, 9, 10), random(1, 9, 4, seed=1)
 
@@ -293,6 +310,30 @@ def test_writing_step_by_step_is_reading_what_was_written(params):
         state, pen = writer.next(pen, into, onto)
         torch.testing.assert_close(state, expected[:, step, None], rtol=1e-4, atol=1e-5)
         pen = writer.write(pen, batch.x[:, step])
+
+
+@torch.no_grad()
+def test_a_writer_copies_its_memory_once_however_much_it_writes(monkeypatch):
+    writer, x, places, remember = make(Writer, 8), random(9, 4, 6), [], Recall.remember
+
+    def look(recall, *arguments):
+        memory = remember(recall, *arguments)
+        places.append(memory.keys.data_ptr())
+        return memory
+
+    pen, states = writer.begin(4, None), []
+    for step in x:
+        state, pen = writer.next(pen)
+        states.append(state)
+        pen = writer.write(pen, step)
+    monkeypatch.setattr(Recall, "remember", look)
+    begun, played = writer.begin(4, None), []
+    written = writer.play(begun, 9, lambda state, step: (played.append(state), x[step])[1])
+    assert torch.equal(written, x.transpose(0, 1))
+    assert torch.equal(torch.cat(played), torch.cat(states))
+    assert len(places) == 9
+    assert len(set(places)) == 1
+    assert begun.memory.length == 0
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from vae.models.heads import Head
 from vae.windows import Batch
 
 Memory = tuple[Tensor, Tensor]
-"""Keys and values, [B, J, E] each; of a `Recall` keys are turned by their step, and as they are, [B, J, 2 A]."""
+"""Keys and values, [B, J, E] each."""
 
 State = tuple[Tensor, Tensor]
 """Output and cell of an LSTM, [1, B, H] each."""
@@ -154,6 +154,21 @@ def reverse(x: Tensor, lengths: Tensor) -> Tensor:
     return x.gather(1, index[..., None].expand_as(x))
 
 
+class Remembered(NamedTuple):
+    """What a `Recall` remembers. Behind it there may be room, so that sampling need not copy all at every step."""
+
+    keys: Tensor  # [B, 1 + length or more, 2 A], turned by their step, and as they are; first "no such moment"
+    values: Tensor  # [B, 1 + length or more, A]
+    length: int  # moments
+
+    def with_room(self, steps: int) -> "Remembered":
+        """A copy with room for so many further moments."""
+        keys, values = (
+            nn.functional.pad(part[:, : 1 + self.length], (0, 0, 0, steps)) for part in (self.keys, self.values)
+        )
+        return Remembered(keys, values, self.length)
+
+
 class Recall(nn.Module):
     """Attention to what followed earlier moments like this one.
 
@@ -183,7 +198,7 @@ class Recall(nn.Module):
         """States before each step, [B, T, H], and the steps as read, [B, T, E], to [B, T, H]."""
         return self._found(states, self.remember(states[:, :-1], steps[:, :-1], self.begin(len(states))), 0)
 
-    def _found(self, states: Tensor, memory: Memory, before: int) -> Tensor:
+    def _found(self, states: Tensor, memory: Remembered, before: int) -> Tensor:
         """What states find in the memory, the first of them after `before` moments: [B, T, H]."""
         query = self.query(states)
         far = rotate(query[:, :, None], self._longest_lag)[:, :, 0]
@@ -195,9 +210,9 @@ class Recall(nn.Module):
         read: Tensor = self.output(torch.cat(found, dim=1))
         return read
 
-    def _look(self, query: Tensor, memory: Memory, before: int) -> Tensor:
+    def _look(self, query: Tensor, memory: Remembered, before: int) -> Tensor:
         """Attends from queries, [B, T, 2 A], to the moments before each: [B, T, A]."""
-        key, value = (part[:, : before + query.shape[1]] for part in memory)
+        key, value = (part[:, : before + query.shape[1]] for part in (memory.keys, memory.values))
         at = torch.arange(key.shape[1], device=key.device)
         ago = at[before:, None] - at + 1  # "no such moment", of which all scores are 0, stands first
         (near, far), (near_key, far_key) = query.chunk(2, dim=-1), key.chunk(2, dim=-1)
@@ -205,21 +220,25 @@ class Recall(nn.Module):
         found: Tensor = scores.masked_fill(ago < 1, -torch.inf).softmax(dim=-1) @ value
         return found
 
-    def begin(self, n: int) -> Memory:
-        """Keys and values of n sequences without a past."""
+    def begin(self, n: int) -> Remembered:
+        """Of n sequences without a past."""
         value = self.no_moment.expand(n, 1, -1)
-        return value.new_zeros(n, 1, 2 * value.shape[-1]), value
+        return Remembered(value.new_zeros(n, 1, 2 * value.shape[-1]), value, 0)
 
-    def remember(self, states: Tensor, steps: Tensor, memory: Memory) -> Memory:
-        """Adds moments to keys and values."""
-        keys, values = memory
+    def remember(self, states: Tensor, steps: Tensor, memory: Remembered) -> Remembered:
+        """Adds moments; in place where there is room for them."""
         key, value = self.key(states), self.value(steps)
-        key = torch.cat([rotate(key, keys.shape[1] - 1), key], dim=-1)
-        return torch.cat([keys.to(key.dtype), key], dim=1), torch.cat([values.to(value.dtype), value], dim=1)
+        key = torch.cat([rotate(key, memory.length), key], dim=-1)
+        begin, length = 1 + memory.length, memory.length + states.shape[1]
+        if memory.keys.shape[1] == begin:
+            keys, values = memory.keys[:, :begin].to(key.dtype), memory.values[:, :begin].to(value.dtype)
+            return Remembered(torch.cat([keys, key], dim=1), torch.cat([values, value], dim=1), length)
+        memory.keys[:, begin : 1 + length], memory.values[:, begin : 1 + length] = key, value
+        return memory._replace(length=length)
 
-    def one(self, state: Tensor, memory: Memory) -> Tensor:
+    def one(self, state: Tensor, memory: Remembered) -> Tensor:
         """For sampling: attends from the newest state, [n, 1, H], to all of the memory."""
-        return self._found(state, memory, memory[0].shape[1] - 1)
+        return self._found(state, memory, memory.length)
 
 
 class Lstm(nn.Module):
@@ -247,7 +266,7 @@ class Pen(NamedTuple):
 
     read: Tensor  # [n, 1, E], the step before
     lstm: list[State] | None
-    memory: Memory | None
+    memory: Remembered | None
     state: Tensor | None  # [n, 1, H], before the step that comes next
 
 
@@ -309,6 +328,7 @@ class Writer(nn.Module):
             into: as in `forward`.
             onto: as in `forward`.
         """
+        pen = pen._replace(memory=pen.memory and pen.memory.with_room(steps))
         written = []
         for step in range(steps):
             state, pen = self.next(pen, into, onto)
