@@ -81,6 +81,17 @@ def test_what_a_checkpoint_goes_on_with_is_there():
     assert "control.beta" not in state(cycling)
 
 
+def test_a_restored_run_corrects_its_rate_target_when_the_other_would_have(tmp_path, monkeypatch):
+    trainer, restored, corrected = make_trainer(epoch_steps=1, **STEERED), make_trainer(epoch_steps=1, **STEERED), []
+    for epoch in range(1, 7):
+        trainer.train_epoch(validate=epoch in (1, 5))
+    restored.restore(saved(trainer, tmp_path / "run"))
+    monkeypatch.setattr(restored._control, "correct", lambda *_: corrected.append(restored.epoch))
+    for _ in range(6):
+        restored.train_epoch()
+    assert corrected == [8, 11]
+
+
 def test_a_trainer_that_has_moved_on_can_be_restored_too(tmp_path):
     trainer = make_trainer(**STEERED)
     trainer.train_epoch()

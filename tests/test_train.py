@@ -113,6 +113,26 @@ def test_metrics_are_complete_and_consistent(params):
     assert 0.0 <= metrics["beta"] <= 2.0
 
 
+# Steering
+
+
+@pytest.mark.parametrize(
+    ("scored", "corrected"),
+    [
+        (range(1, 14), [1, 2, 3, 6, 9, 12]),
+        ([1, 2, 3, 6, 9, 10, 12], [1, 2, 3, 6, 9, 12]),  # of a sweep whose top rung is no multiple of three
+        ([1, 5, 7, 10, 11, 13], [1, 5, 10, 13]),  # seldom, and never a multiple of three
+        ([], []),
+    ],
+)
+def test_a_rate_target_is_corrected_three_epochs_apart_where_they_are_scored(scored, corrected, monkeypatch):
+    trainer, found = make_trainer(epoch_steps=1, rate_target=0.1), []
+    monkeypatch.setattr(trainer._control, "correct", lambda *_: found.append(trainer.epoch))
+    for epoch in range(1, 14):
+        trainer.train_epoch(validate=epoch in scored)
+    assert found == corrected
+
+
 # Learning
 
 

@@ -35,7 +35,7 @@ _IN_PLACE = 0.3  # share of windows that stay in their key when others are trans
 
 
 _CORRECTIONS = 3
-"""Of a rate target, by validation: in as many first epochs, and in each that is a multiple of it."""
+"""Of a rate target, by validation: in as many first epochs, if scored, and then as many epochs apart at least."""
 
 
 class DivergedError(ArithmeticError):
@@ -102,6 +102,7 @@ class Trainer:
         self.epoch_steps = epoch_steps or steps_as_wide(spec, EPOCH_STEPS)
         self.min_kl = kl_as_wide(spec, MIN_KL) if min_kl is None else min_kl
         self.epoch = self.optimizer_step = self.steps_seen = 0
+        self._corrected = 0  # the last epoch after which the rate target was
         self.train_seconds = 0.0
         self._released = time.monotonic()
         self.best: Best | None = None
@@ -136,7 +137,7 @@ class Trainer:
 
         Args:
             validate: whether to evaluate; only an epoch that is can be the best. A rate target is steered by what the
-                first three epochs, and every third, show: runs that are to be equal evaluate at least those.
+                first three epochs show, and then epochs that lie three apart: runs that are to be equal evaluate those.
 
         Returns:
             `epoch`; of training `train_log_likelihood`, `train_kl`, `train_elbo` (nats per time step), `beta`,
@@ -166,9 +167,15 @@ class Trainer:
             with self._optimizer.averaged():
                 metrics |= self.validate()
                 self._keep_best(metrics)
-            if self._control is not None and (self.epoch <= _CORRECTIONS or self.epoch % _CORRECTIONS == 0):
-                self._control.correct(metrics["train_kl"], metrics["kl"])
+            self._correct(metrics)
         return metrics
+
+    def _correct(self, metrics: dict[str, float]) -> None:
+        """Corrects the rate target, if there is one, by an epoch that was scored; now and then."""
+        soon = self.epoch > _CORRECTIONS and self.epoch - self._corrected < _CORRECTIONS
+        if self._control is not None and not soon:
+            self._control.correct(metrics["train_kl"], metrics["kl"])
+            self._corrected = self.epoch
 
     def _optimize(self) -> tuple[float, float, int, int]:
         """Optimizer steps up to the end of the epoch, one at least; sums of log-likelihood and KL, steps, windows."""
@@ -282,6 +289,7 @@ class Trainer:
                 "epoch": self.epoch,
                 "optimizer_step": self.optimizer_step,
                 "steps_seen": self.steps_seen,
+                "corrected": self._corrected,
                 "train_seconds": self.train_seconds,
                 "best_key": list(self.best.key),
             }
@@ -333,6 +341,7 @@ class Trainer:
             self._restore_tensors(tensors)
             self.epoch, self.optimizer_step = counters["epoch"], counters["optimizer_step"]
             self.steps_seen, self.train_seconds = counters["steps_seen"], counters["train_seconds"]
+            self._corrected = counters["corrected"]
             feasible, value = counters["best_key"]
             del metrics["provenance"]
         except (KeyError, TypeError, RuntimeError) as error:
