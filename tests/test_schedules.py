@@ -109,9 +109,16 @@ def test_control_finds_the_beta_that_holds_the_target(start):
     assert control.beta.item() == pytest.approx(0.5, rel=1e-3)
 
 
+def pressing(beta=0.5):
+    """A control that has had its say."""
+    control = RateControl(Config(rate_target=0.12), CPU)
+    control.beta.fill_(beta)
+    return control
+
+
 def test_the_target_of_the_batches_makes_up_for_what_the_kl_falls_by_on_validation():
     """Training stays at its target; three fifths of it are left on validation."""
-    control = RateControl(Config(rate_target=0.12), CPU)
+    control = pressing()
     for _ in range(20):
         control.correct(control.target.item(), 0.6 * control.target.item())
     assert control.target.item() == pytest.approx(0.2, rel=1e-3)
@@ -119,13 +126,21 @@ def test_the_target_of_the_batches_makes_up_for_what_the_kl_falls_by_on_validati
 
 @pytest.mark.parametrize(("training", "validation"), [(0.5, 0.1), (0.02, 0.1), (0.12, 0.0)])
 def test_a_kl_far_from_its_target_or_without_one_on_validation_corrects_nothing(training, validation):
-    control = RateControl(Config(rate_target=0.12), CPU)
+    control = pressing()
     control.correct(training, validation)
     assert control.target.item() == pytest.approx(0.12)
 
 
+@pytest.mark.parametrize(("beta", "target"), [(0.01, 0.12), (0.029, 0.12), (0.031, 0.12 * 2**0.5)])
+def test_while_beta_lies_near_its_least_nothing_is_corrected(beta, target):
+    """A KL that rises from nothing passes its target in training before the averaged weights follow."""
+    control = pressing(beta)
+    control.correct(0.12, 0.06)
+    assert control.target.item() == pytest.approx(target)
+
+
 def test_a_wide_gap_is_made_up_for_in_part_only():
-    control = RateControl(Config(rate_target=0.12), CPU)
+    control = pressing()
     for _ in range(40):
         control.correct(control.target.item(), 1e-4)
     assert control.target.item() == pytest.approx(3 * 0.12, rel=1e-3)

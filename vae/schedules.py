@@ -61,10 +61,11 @@ class RateControl:
     def correct(self, training: float, validation: float) -> None:
         """Takes in the KL of an epoch in training and after it on validation, in nats per time step.
 
-        Goes half of the way, on a logarithmic scale; not while the KL is still far from its target.
+        Goes half of the way, on a logarithmic scale; not while the KL is still far from its target, or beta near its
+        least: then the code has yet to say something, and the averaged weights say less only because they lag behind.
         """
-        target = self.target.item()
-        if validation > 0.0 and 1.0 / _SETTLED < training / target < _SETTLED:
+        target, steered = self.target.item(), self.beta.item() > _STEERING * _LEAST * self._most
+        if steered and validation > 0.0 and 1.0 / _SETTLED < training / target < _SETTLED:
             gap = min(max(training / validation, 1.0 / _WIDEST), _WIDEST)
             self.target.fill_(math.sqrt(target * self._wanted * gap))
 
@@ -72,5 +73,6 @@ class RateControl:
 _GAIN = 0.05
 _FASTEST = 5.0
 _LEAST = 0.01
+_STEERING = 3.0
 _SETTLED = 1.5
 _WIDEST = 3.0
