@@ -157,6 +157,11 @@ def test_a_window_may_be_as_long_as_the_longest_song_and_no_longer(family):
             {"family": "hierarchical", "window": 31},
             r"^family hierarchical needs a window of two bars or more \(32 steps\), but window is 31\.$",
         ),
+        (
+            MUSIC,
+            {"family": "hierarchical", "window": 40},
+            r"^family hierarchical needs a window of whole bars \(steps_per_bar is 16\), but window is 40\.$",
+        ),
     ],
 )
 def test_what_does_not_fit_the_data_is_refused(spec, params, message):

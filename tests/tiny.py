@@ -9,7 +9,7 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from vae.config import HEAD_NAMES, Config
+from vae.config import HEAD_NAMES, Config, whole_bars
 from vae.corpus import Corpus, Split, fingerprint
 from vae.encoding import PITCHES, DataSpec
 from vae.models.base import Vae
@@ -50,7 +50,8 @@ CHORDS = np.array([[1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0], [0, 1, 0, 0, 1, 0]], 
 
 def params_of(kind: str, family: str, **params) -> dict:
     """A small model of windows that are shorter than some songs."""
-    return SMALL[family] | {"window": SPECS[kind].window} | params
+    spec = SPECS[kind]
+    return SMALL[family] | {"window": whole_bars(spec) if family == "hierarchical" else spec.window} | params
 
 
 def _binary_split(generator: np.random.Generator, songs: int) -> Split:

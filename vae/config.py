@@ -169,6 +169,11 @@ class Config:
                 f"family hierarchical needs a window of two bars or more ({2 * spec.steps_per_bar} steps), but window "
                 f"is {self.window}."
             )
+        if self.window % spec.steps_per_bar:
+            raise UserError(
+                f"family hierarchical needs a window of whole bars (steps_per_bar is {spec.steps_per_bar}), but window "
+                f"is {self.window}."
+            )
 
     @classmethod
     def words(cls) -> list[str]:
