@@ -4,13 +4,15 @@ Ties are merged, grace notes, chord symbols and percussion left out, repeats not
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vae.abc_text import tunes
 from vae.encoding import DEFAULT_TEMPO, Song
 from vae.grid import UnreadableFileError, commonest_metre, median_tempo, parsing, sane_tempo, song_of, songs_of
 
@@ -29,35 +31,43 @@ def read_score(path: Path, steps_per_beat: int, voices: bool = False) -> list[So
     Raises:
         UnreadableFileError: music21 cannot read it, or it has no notes for a piano.
     """
-    import music21  # here, for it takes long to import and a machine that trains has no readers
 
-    def read(name: str, score: Any) -> Song:
-        return _song(path, name, score, steps_per_beat, voices)
+    def read(name: str, parse: Callable[[], Any]) -> Song:
+        return _song(path, name, parse(), steps_per_beat, voices)
 
     with warnings.catch_warnings(), parsing(path, _WRONG):
         warnings.simplefilter("ignore")  # music21 repairs what it warns of
-        parsed = _parsed(path)
-        scores = list(parsed.scores) if isinstance(parsed, music21.stream.Opus) else [parsed]
-        names = [path.stem] if len(scores) == 1 else [f"{path.stem} {number}" for number in range(1, len(scores) + 1)]
-        songs = songs_of(path, _WRONG, read, zip(names, scores, strict=True))
+        pieces = _pieces(path)
+        names = [path.stem] if len(pieces) == 1 else [f"{path.stem} {number}" for number in range(1, len(pieces) + 1)]
+        songs = songs_of(path, _WRONG, read, zip(names, pieces, strict=True))
     if not songs:
         raise UnreadableFileError(path, f"{_WRONG}: it holds no music")
     return songs
 
 
-def _parsed(path: Path) -> Any:
-    from music21 import converter
+def _pieces(path: Path) -> list[Callable[[], Any]]:
+    """What parses each piece of a file, so that one that can't be parsed takes none with it."""
+    from music21 import converter  # here, for it takes long to import and a machine that trains has no readers
 
-    if path.suffix.lower() == ".abc":
-        # Given the path, music21 leaves a broken file open; Latin-1 is what old tune books are in.
-        data = path.read_bytes()
-        try:
-            text = data.decode()
-        except UnicodeDecodeError:
-            text = data.decode("latin-1")
-        return converter.parseData(text, format="abc")
-    # Its own cache of pickles would fill the temporary folder, and one day run what is in there.
-    return converter.parseFile(path, forceSource=True, storePickle=False)
+    if path.suffix.lower() != ".abc":
+        # Its own cache of pickles would fill the temporary folder, and one day run what is in there.
+        return [partial(converter.parseFile, path, forceSource=True, storePickle=False)]
+    data = path.read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")  # which old tune books are in
+    return [partial(_tune, voices) for voices in tunes(text)]
+
+
+def _tune(voices: list[str]) -> Any:
+    from music21 import converter, stream
+
+    score = stream.Score()
+    for voice in voices:
+        for part in converter.parseData(voice, format="abc").parts:
+            score.insert(0, part)
+    return score
 
 
 def _song(path: Path, name: str, score: Any, steps_per_beat: int, voices: bool) -> Song:
