@@ -8,18 +8,19 @@ from vae.scores import chorales, read_score
 ABC = "X:1\nT:one\nM:3/4\nL:1/4\nQ:1/4=90\nK:C\n|:CDE|F2-F|{g}A3:|\n\nX:2\nT:two\nM:4/4\nL:1/4\nK:G\nGABc|\n"
 
 
-def musicxml(*parts: tuple[str, str]) -> str:
-    """A score of one bar of 4/4, a division a beat; the parts' names and notes."""
+def musicxml(*parts: tuple[str, str | list[str]]) -> str:
+    """A score in 4/4, a division a beat; the parts' names and notes, of one bar or of several."""
     listed = "".join(
         f'<score-part id="P{i}"><part-name>{name}</part-name></score-part>' for i, (name, _) in enumerate(parts)
     )
     attributes = (
         "<attributes><divisions>1</divisions><time><beats>4</beats><beat-type>4</beat-type></time></attributes>"
     )
-    bars = "".join(
-        f'<part id="P{i}"><measure number="1">{attributes}{notes}</measure></part>'
-        for i, (_, notes) in enumerate(parts)
-    )
+    bars = ""
+    for i, (_, music) in enumerate(parts):
+        first, *others = [music] if isinstance(music, str) else music
+        measures = [attributes + first, *others]
+        bars += f'<part id="P{i}">{"".join(f"<measure>{notes}</measure>" for notes in measures)}</part>'
     return f'<?xml version="1.0"?><score-partwise version="4.0"><part-list>{listed}</part-list>{bars}</score-partwise>'
 
 
@@ -55,6 +56,36 @@ def test_tied_notes_are_one_and_percussion_is_left_out(tmp_path):
     path.write_text(musicxml(("Piano", tied), ("Drums", drum)))
     (song,) = read_score(path, 2)
     assert song.notes.tolist() == [[60, 0, 6], [60, 6, 8]]
+
+
+def rest(beats: int) -> str:
+    return f"<note><rest/><duration>{beats}</duration></note>"
+
+
+FULL = note("C", 4, 4)
+
+
+@pytest.mark.parametrize("odd", [note("E", 4, 4) + rest(1), note("E", 4, 2), note("E", 4, 4) + rest(4)])
+def test_a_bar_that_is_not_well_filled_shifts_no_part(tmp_path, odd):
+    path = tmp_path / "score.xml"
+    path.write_text(musicxml(("Violin", [FULL, odd, note("D", 5, 4)]), ("Cello", [FULL, FULL, note("D", 3, 4)])))
+    (song,) = read_score(path, 1)
+    assert [start for pitch, start, _ in song.notes.tolist() if pitch in (50, 74)] == [8, 8]
+
+
+def test_a_bar_is_as_long_as_in_most_parts(tmp_path):
+    path = tmp_path / "score.xml"
+    parts = [("Violin", [FULL, note("E", 4, 2), FULL]), ("Viola", [FULL, note("G", 4, 2), FULL])]
+    path.write_text(musicxml(*parts, ("Cello", [FULL, FULL, note("D", 3, 4)])))
+    (song,) = read_score(path, 1)
+    assert [50, 6, 10] in song.notes.tolist()
+
+
+def test_an_upbeat_ends_with_the_first_bar_of_all_parts(tmp_path):
+    path = tmp_path / "score.xml"
+    path.write_text(musicxml(("Violin", [note("G", 4), FULL]), ("Cello", [rest(3) + note("G", 3), FULL])))
+    (song,) = read_score(path, 1)
+    assert [note for note in song.notes.tolist() if note[0] in (55, 67)] == [[55, 0, 1], [67, 0, 1]]
 
 
 def test_a_tune_that_cannot_be_read_does_not_take_others_with_it(tmp_path):

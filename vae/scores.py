@@ -4,6 +4,7 @@ Ties are merged, grace notes, chord symbols and percussion left out, repeats not
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import partial
@@ -74,6 +75,7 @@ def _song(path: Path, name: str, score: Any, steps_per_beat: int, voices: bool) 
     from music21 import meter, tempo
 
     score.toSoundingPitch(inPlace=True)
+    _align(score)
     parts = [part.flatten() for part in (voices and _voices(score)) or _pitched_parts(score)]
     end = float(score.highestTime)
     tempos = [
@@ -95,6 +97,40 @@ def _song(path: Path, name: str, score: Any, steps_per_beat: int, voices: bool) 
         tempo=median_tempo([(0, DEFAULT_TEMPO), *tempos], end),
         metre=commonest_metre(metres, end),
     )
+
+
+def _align(score: Any) -> None:
+    """Lets the bars of all parts begin together: after one that is not well filled, a part runs ahead or late."""
+    parts = list(score.parts)
+    bars = [_bars(part) for part in parts]
+    starts = [[Fraction(bar.offset) for bar in of_part] for of_part in bars]
+    if len(set(map(len, starts))) != 1 or all(own == starts[0] for own in starts):
+        return
+    common = [Fraction(0)]
+    for number, ends in enumerate(list(zip(*starts, strict=True))[1:]):
+        lengths = [end - own[number] for own, end in zip(starts, ends, strict=True)]
+        common.append(common[-1] + _common_length(lengths, bars[0][number], is_first=number == 0))
+    for part, of_part, own in zip(parts, bars, starts, strict=True):
+        for bar, start in zip(of_part, common, strict=True):
+            part.setElementOffset(bar, start)
+        part.setElementOffset(of_part[0], max(common[1] - own[1], Fraction(0)))  # an upbeat ends with the bar
+
+
+def _common_length(lengths: list[Fraction], bar: Any, is_first: bool) -> Fraction:
+    """How long a bar is, of these lengths in several parts: by votes, then by the metre, then the longest."""
+    if len(set(lengths)) == 1:
+        return lengths[0]
+    full = Fraction(bar.barDuration.quarterLength)
+    if is_first:  # it may be an upbeat, which some parts fill with rests
+        return max((length for length in lengths if length <= full), default=full)
+    votes = Counter(lengths)
+    return max(votes, key=lambda length: (votes[length], length == full, length))
+
+
+def _bars(part: Any) -> list[Any]:
+    from music21 import stream
+
+    return list(part.getElementsByClass(stream.Measure))
 
 
 def _voices(score: Any) -> list[Any]:
