@@ -110,6 +110,22 @@ def test_whole_beats_of_silence_are_left_out(tmp_path):
     assert song.notes.tolist() == [[60, 2, 6]]
 
 
+def test_bars_begin_at_multiples_of_their_length(tmp_path):
+    """After a rest, and after an upbeat that is a bar of its own metre; silent bars are left out."""
+    four, one = b"\xff\x58\x04\x04\x02\x18\x08", b"\xff\x58\x04\x01\x02\x18\x08"
+    music = [b"\x00" + STRIKE, b"\x04" + RELEASE, b"\x00" + STRIKE, b"\x20" + RELEASE]
+    rests = read(tmp_path, midi(track(b"\x00" + four, b"\x1c" + STRIKE, *music[1:])))  # tick 28: a bar and 3 beats
+    upbeat = read(tmp_path, midi(track(b"\x00" + one, *music[:2], b"\x00" + four, *music[2:])))
+    for (song,) in (rests, upbeat):
+        assert (song.notes.tolist(), song.steps_per_bar) == ([[60, 12, 16], [60, 16, 48]], 16)
+
+
+def test_a_bar_that_is_no_whole_number_of_steps_keeps_the_beats(tmp_path):
+    three_eighths = b"\x00\xff\x58\x04\x03\x03\x18\x08"
+    (song,) = read(tmp_path, midi(track(three_eighths, b"\x0e" + STRIKE, b"\x04" + RELEASE)), 1)
+    assert (song.notes.tolist(), song.steps_per_bar) == ([[60, 0, 1]], None)
+
+
 def test_a_song_ends_with_its_last_note_though_another_of_its_key_was_cut(tmp_path):
     held, struck = track(b"\x00" + STRIKE, b"\x60" + RELEASE), track(b"\x08" + STRIKE, b"\x04" + RELEASE)
     (song,) = read(tmp_path, midi(held, struck))

@@ -85,7 +85,30 @@ def test_an_upbeat_ends_with_the_first_bar_of_all_parts(tmp_path):
     path = tmp_path / "score.xml"
     path.write_text(musicxml(("Violin", [note("G", 4), FULL]), ("Cello", [rest(3) + note("G", 3), FULL])))
     (song,) = read_score(path, 1)
-    assert [note for note in song.notes.tolist() if note[0] in (55, 67)] == [[55, 0, 1], [67, 0, 1]]
+    assert [note for note in song.notes.tolist() if note[0] in (55, 67)] == [[55, 3, 4], [67, 3, 4]]
+
+
+@pytest.mark.parametrize("first", [note("G", 4), rest(3) + note("G", 4)])
+def test_bars_begin_at_multiples_of_their_length(tmp_path, first):
+    """Whether an upbeat is a short bar, or a whole one that begins with rests."""
+    path = tmp_path / "score.xml"
+    path.write_text(musicxml(("Piano", [first, FULL, FULL])))
+    (song,) = read_score(path, 2)
+    assert song.notes.tolist() == [[67, 6, 8], [60, 8, 16], [60, 16, 24]]
+
+
+def test_an_upbeat_of_a_tune_ends_its_first_bar(tmp_path):
+    path = tmp_path / "jig.abc"
+    path.write_text("X:1\nM:6/8\nL:1/8\nK:C\nG|c3 d3|e6|\n")
+    (song,) = read_score(path, 2)
+    assert song.notes.tolist() == [[67, 5, 6], [72, 6, 9], [74, 9, 12], [76, 12, 18]]
+
+
+def test_silent_bars_before_the_music_are_left_out(tmp_path):
+    path = tmp_path / "score.xml"
+    path.write_text(musicxml(("Piano", [rest(4), rest(4), rest(2) + note("G", 4, 2)])))
+    (song,) = read_score(path, 1)
+    assert song.notes.tolist() == [[67, 2, 4]]
 
 
 def test_a_tune_that_cannot_be_read_does_not_take_others_with_it(tmp_path):

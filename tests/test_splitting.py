@@ -45,6 +45,20 @@ def test_a_passing_note_makes_no_other_tune():
     assert len(set(tunes([repeated(pitches), song(ornate)], 4))) == 1
 
 
+def test_rests_before_an_upbeat_make_no_other_tune():
+    short = repeated([60, 62])  # told by all its notes
+    pitches = [60, 64, 62, 65, 67, 60, 72, 71, 69, 67, 65]
+    ornate = np.concatenate([repeated(pitches).notes, [[63, 2, 4], [66, 14, 16]]])
+    later = song(np.add(ornate, [0, 12, 12]))
+    assert len(set(tunes([short, song(np.add(short.notes, [0, 12, 12]))], 4))) == 1
+    assert len(set(tunes([repeated(pitches), later], 4))) == 1
+
+
+def test_rests_before_an_upbeat_change_no_name():
+    songs = [song(tune(seed)) for seed in range(6)]
+    assert tunes(songs, 4) == tunes([song(np.add(each.notes, [0, 12, 12])) for each in songs], 4)
+
+
 def test_songs_that_begin_with_one_repeated_note_stay_apart():
     first = repeated([60] * 20 + [62, 64, 65, 67])
     second = repeated([60] * 20 + [67, 65, 69, 72])

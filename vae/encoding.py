@@ -51,7 +51,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Song:
-    """Notes on a grid of steps, starting within the first beat."""
+    """Notes on a grid of steps, starting within the first bar; within the first beat where the metre is unknown."""
 
     name: str
     notes: Notes

@@ -90,8 +90,11 @@ def song_of(
     steps_per_beat: int,
     tempo: float,
     metre: Metre | None,
+    bar_line: float = 0,
 ) -> Song:
-    """Puts notes on the grid, whole beats of silence before them left out.
+    """Puts notes on the grid, so that bars begin at multiples of their length; silent bars before them are left out.
+
+    Where the metre is unknown, or its bar is no whole number of steps, beats take the place of bars.
 
     Args:
         path: the file they came from, for errors.
@@ -100,6 +103,7 @@ def song_of(
         steps_per_beat: the grid.
         tempo: beats a minute.
         metre: the commonest, if known.
+        bar_line: where a bar of this metre begins, in beats.
     """
     heard = table[table[:, 2] > table[:, 1]]
     keys = heard[(heard[:, 0] >= LOWEST_PITCH) & (heard[:, 0] <= HIGHEST_PITCH)]
@@ -107,14 +111,15 @@ def song_of(
         raise UnreadableFileError(path, f"{NO_PITCHES}{_why_none(len(table), len(heard))}")
     if keys[:, 1].min() < 0:
         raise UnreadableFileError(path, "a note starts before the file does", "Its times overflow; export it anew.")
-    beats = keys[:, 1:] - np.floor(keys[:, 1].min())
-    grid = np.floor(beats * steps_per_beat + 0.5)
+    bar = Fraction(4 * metre[0] * steps_per_beat, metre[1]) if metre is not None else None
+    steps_per_bar, beat_type = (int(bar), metre[1]) if metre and bar and bar.denominator == 1 else (None, 4)
+    grid = np.floor((keys[:, 1:] - (bar_line if steps_per_bar else 0)) * steps_per_beat + 0.5)
+    unit = steps_per_bar or steps_per_beat
+    grid -= grid[:, 0].min() // unit * unit
     grid[:, 1] = np.maximum(grid[:, 1], grid[:, 0] + 1)
     if (end := int(grid[:, 1].max())) > MAX_STEPS:
         raise UnreadableFileError(path, f"{end:,} steps long, over {MAX_STEPS:,}", "Cut it into songs.")
     notes = normalise(np.concatenate([keys[:, :1], grid], axis=1))
-    bar = Fraction(4 * metre[0] * steps_per_beat, metre[1]) if metre is not None else None
-    steps_per_bar, beat_type = (int(bar), metre[1]) if metre and bar and bar.denominator == 1 else (None, 4)
     steps = int(notes[:, 2].max())  # a note that another cuts, of the same key, may have been the last
     return Song(printable(name), notes, steps, tempo, steps_per_bar, beat_type, len(heard) - len(keys))
 
@@ -146,11 +151,12 @@ def median_tempo(changes: list[tuple[float, float]], end: float) -> float:
     return float(tempos[order][np.searchsorted(passed, passed[-1] / 2)])
 
 
-def commonest_metre(changes: list[tuple[float, Metre]], end: float) -> Metre | None:
-    """The metre that holds longest; `changes` and `end` as in `median_tempo`."""
+def commonest_metre(changes: list[tuple[float, Metre]], end: float) -> tuple[Metre | None, float]:
+    """The metre that holds longest, and when it begins first; `changes` and `end` as in `median_tempo`."""
     changes = sorted(dict(changes).items())
     held: dict[Metre, float] = {}
     stops = [start for start, _ in changes[1:]] + [end]
     for (start, metre), stop in zip(changes, stops, strict=False):
         held[metre] = held.get(metre, 0) + max(stop - start, 0)
-    return max(held, key=lambda metre: held[metre], default=None)
+    commonest = max(held, key=lambda metre: held[metre], default=None)
+    return commonest, next((start for start, metre in changes if metre == commonest), 0)

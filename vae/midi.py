@@ -80,13 +80,15 @@ def _read_sequence(path: Path, name: str, data: bytes, steps_per_beat: int) -> S
     if not len(table) and score.note_num():
         reason = f"all {score.note_num()} notes are percussion"
         raise UnreadableFileError(path, f"{NO_PITCHES}; {reason}")
+    metre, bar_line = _metre_of(score)
     return song_of(
         path,
         name,
         table / [1, score.tpq, score.tpq],
         steps_per_beat,
         tempo=_tempo(score),
-        metre=_metre_of(score),
+        metre=metre,
+        bar_line=bar_line / score.tpq,
     )
 
 
@@ -103,7 +105,8 @@ def _tempo(score: Any) -> float:
     return median_tempo(list(events.items()), score.end())
 
 
-def _metre_of(score: Any) -> Metre | None:
+def _metre_of(score: Any) -> tuple[Metre | None, float]:
+    """The commonest, and the tick at which it begins."""
     signs = [sign for sign in score.time_signatures if sign.denominator]  # 0 is what symusic makes of absurd ones
     return commonest_metre([(sign.time, (sign.numerator, sign.denominator)) for sign in signs], score.end())
 

@@ -88,6 +88,7 @@ def _song(path: Path, name: str, score: Any, steps_per_beat: int, voices: bool) 
         for part in parts[:1]
         for sign in part.getElementsByClass(meter.TimeSignature)
     ]
+    metre, begins = commonest_metre(metres, end)
     notes = [note for part in parts for note in _merged(_notes(part))]
     return song_of(
         path,
@@ -95,7 +96,8 @@ def _song(path: Path, name: str, score: Any, steps_per_beat: int, voices: bool) 
         np.array(notes, np.float64).reshape(-1, 3),
         steps_per_beat,
         tempo=median_tempo([(0, DEFAULT_TEMPO), *tempos], end),
-        metre=commonest_metre(metres, end),
+        metre=metre,
+        bar_line=_bar_line(score, begins),
     )
 
 
@@ -131,6 +133,12 @@ def _bars(part: Any) -> list[Any]:
     from music21 import stream
 
     return list(part.getElementsByClass(stream.Measure))
+
+
+def _bar_line(score: Any, begins: float) -> float:
+    """Where a bar of a metre begins, in beats, which itself begins there; the first bar may be an upbeat."""
+    bars = _bars(score.parts[0]) if score.parts else []
+    return max(begins, float(bars[1].offset)) if len(bars) > 1 else begins
 
 
 def _voices(score: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from vae.encoding import PITCHES, Song, encode
+from vae.encoding import PITCHES, Notes, Song, encode
 
 SPLITS = ("train", "valid", "test")
 OPENING = 10
@@ -45,7 +45,7 @@ def tunes(songs: Sequence[Song], steps_per_beat: int) -> list[bytes]:
     for number, song in enumerate(songs):
         for key in _keys(song, steps_per_beat):
             parent[root(owner.setdefault(key, number))] = root(number)
-    contents = [digest(song.notes) for song in songs]
+    contents = [digest(_from_first_beat(song, steps_per_beat)) for song in songs]
     names: dict[int, bytes] = {}
     for number, content in enumerate(contents):
         names[root(number)] = min(content, names.get(root(number), content))
@@ -55,13 +55,21 @@ def tunes(songs: Sequence[Song], steps_per_beat: int) -> list[bytes]:
 def _keys(song: Song, steps_per_beat: int) -> list[bytes]:
     """Hashes of what identifies a tune."""
     start, pitch = melody(song)
-    beats = np.arange(0, song.steps, steps_per_beat)
+    first_beat = start[0] // steps_per_beat * steps_per_beat
+    beats = np.arange(first_beat, song.steps, steps_per_beat)
     # A rest prolongs the note before it: editions differ in where they write one.
     on_beats = pitch[np.maximum(np.searchsorted(start, beats, side="right") - 1, 0)]
     openings = {b"notes": _opening(pitch), b"beats": _opening(on_beats)}
-    whole = song.notes - [song.notes[0, 0], 0, 0]
+    whole = _from_first_beat(song, steps_per_beat) - [song.notes[0, 0], 0, 0]
     keys = [b"whole" + digest(whole.astype(np.int32))]
     return keys + [kind + digest(opening) for kind, opening in openings.items() if opening is not None]
+
+
+def _from_first_beat(song: Song, steps_per_beat: int) -> Notes:
+    """Its notes without whole beats of rest before them: editions differ in whether they fill the bar of an upbeat."""
+    silence = song.notes[0, 1] // steps_per_beat * steps_per_beat
+    notes: Notes = song.notes - np.array([0, silence, silence], np.int32)
+    return notes
 
 
 def melody(song: Song) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
