@@ -9,8 +9,9 @@ import pytest
 from music import tune, write_tunes
 
 from vae.corpus import Corpus, load_corpus, read_saved, save_corpus
-from vae.encoding import decode
+from vae.encoding import Song, decode
 from vae.errors import UserError
+from vae.library import table_of_songs
 from vae.midi import write_midi
 
 TUNES = {f"song{seed}": tune(seed) for seed in range(8)}
@@ -39,6 +40,23 @@ def test_the_chorales(bach_corpus):
     spec = bach_corpus.spec
     assert (spec.encoding, spec.steps_per_beat, spec.steps_per_bar, spec.window) == ("roll_onset", 4, 16, 64)
     assert bach_corpus.report[0].startswith("bach: 371 chorales listed, 350 songs (21 duplicates dropped)")
+
+
+@pytest.mark.parametrize(
+    ("bars", "expected", "line"),
+    [
+        ([16] * 4, 16, None),
+        ([16, 16, 16, 12, 12, None], 16, "steps a bar: 16 in 3, 12 in 2, unknown in 1 songs; taken: 16,"),
+        ([12, 12, 16, None, None, None], 12, "steps a bar: 12 in 2, 16 in 1, unknown in 3 songs; taken: 12,"),
+        ([16, None, None, None], None, "steps a bar: 16 in 1, unknown in 3 songs; taken: none,"),
+        ([None] * 4, None, None),
+    ],
+)
+def test_the_metre_is_that_of_most_songs_that_state_one(bars, expected, line):
+    songs = [Song("a", tune(seed), 96, 120.0, bar) for seed, bar in enumerate(bars)]
+    table = table_of_songs("folder", "folder: songs", songs, "roll", 4)
+    assert table.steps_per_bar == expected
+    assert [text.startswith(line or "") for text in table.report if "bar" in text] == [True] * (line is not None)
 
 
 def test_the_chorales_are_read_again_in_a_second_without_music21(bach_corpus):

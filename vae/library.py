@@ -166,8 +166,8 @@ def table_of_songs(place: str, found: str, songs: list[Song], encoding: str, ste
     ]
     if outside := sum(song.out_of_range for song in unique):
         report.append(f"{outside:,} notes outside pitch {LOWEST_PITCH}..{HIGHEST_PITCH} left out")
-    bar = Counter(song.steps_per_bar for song in unique).most_common(1)[0][0]
-    beat_types = Counter(song.beat_type for song in unique if song.steps_per_bar == bar)
+    bar, beat_type, line = _common_bar(unique)
+    report += [line] if line else []
     return Table(
         encoding,
         values,
@@ -175,6 +175,22 @@ def table_of_songs(place: str, found: str, songs: list[Song], encoding: str, ste
         sides=deal(names, lengths),
         tempo=float(np.median([song.tempo for song in unique])),
         steps_per_bar=bar,
-        beat_type=beat_types.most_common(1)[0][0],
+        beat_type=beat_type,
         report=tuple(report),
     )
+
+
+def _common_bar(songs: list[Song]) -> tuple[int | None, int, str]:
+    """Steps a bar, the metre's denominator, and a line on them where songs differ.
+
+    The commonest of those that state one, if half of all do: who states none may well be in it too.
+    """
+    bars = Counter(song.steps_per_bar for song in songs)
+    silent = bars.pop(None, 0)
+    bar = None if silent > len(songs) / 2 else bars.most_common(1)[0][0]
+    beat_type = Counter(song.beat_type for song in songs if song.steps_per_bar == bar).most_common(1)[0][0]
+    if len(bars) + bool(silent) < 2:
+        return bar, beat_type, ""
+    votes = [f"{steps} in {count}" for steps, count in bars.most_common()]
+    found = ", ".join(votes + ([f"unknown in {silent}"] if silent else []))
+    return bar, beat_type, f"steps a bar: {found} songs; taken: {bar or 'none'}, --steps-per-bar says else"
