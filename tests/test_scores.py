@@ -1,3 +1,5 @@
+import zipfile
+
 import pytest
 
 from vae.encoding import encode
@@ -63,6 +65,56 @@ def rest(beats: int) -> str:
 
 
 FULL = note("C", 4, 4)
+TIED = ('<notations><tied type="start"/></notations>', '<notations><tied type="stop"/></notations>')
+
+
+def metronome(per_minute: str) -> str:
+    stated = f"<beat-unit>half</beat-unit><per-minute>{per_minute}</per-minute>"
+    return f"<direction><direction-type><metronome>{stated}</metronome></direction-type></direction>"
+
+
+def test_a_tie_that_is_only_drawn_ties(tmp_path):
+    path = tmp_path / "score.xml"
+    path.write_text(musicxml(("Flute", [note("C", 4, 4, TIED[0]), note("C", 4, 4, TIED[1])])))
+    (song,) = read_score(path, 1)
+    assert song.notes.tolist() == [[60, 0, 8]]
+
+
+def test_a_tie_across_the_staves_of_a_piano_ties(tmp_path):
+    path = tmp_path / "score.xml"
+    upper = note("C", 4, 4, '<tie type="start"/><staff>1</staff>')
+    lower = note("C", 4, 4, '<tie type="stop"/><staff>2</staff>')
+    path.write_text(musicxml(("Piano", ["<attributes><staves>2</staves></attributes>" + upper, lower])))
+    (song,) = read_score(path, 1)
+    assert song.notes.tolist() == [[60, 0, 8]]
+
+
+def test_cue_notes_are_rests(tmp_path):
+    """The notes of another player, in small print."""
+    path = tmp_path / "score.xml"
+    cue = note("D", 5, 2, "<cue/>") + note("F", 5, 2, "<chord/><cue/>")
+    path.write_text(musicxml(("Flute", note("C", 4, 1) + cue + note("C", 4, 1))))
+    (song,) = read_score(path, 1)
+    assert song.notes.tolist() == [[60, 0, 1], [60, 3, 4]]
+
+
+@pytest.mark.parametrize(("stated", "tempo"), [("33", 66), ("c. 30", 60), ("30-36", 66), ("fast", 120)])
+def test_a_tempo_may_stand_in_a_part_that_is_left_out_and_in_words(tmp_path, stated, tempo):
+    path = tmp_path / "score.xml"
+    place = "<display-step>E</display-step><display-octave>4</display-octave>"
+    drum = f"<note><unpitched>{place}</unpitched><duration>4</duration></note>"
+    path.write_text(musicxml(("Snare Drum", metronome(stated) + drum), ("Flute", FULL)))
+    (song,) = read_score(path, 1)
+    assert (song.tempo, len(song.notes)) == (tempo, 1)
+
+
+def test_a_compressed_score_is_read_whatever_it_is_called(tmp_path):
+    for name in ("score.mxl", "score.xml"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("META-INF/container.xml", "<container/>")
+            archive.writestr("inner.xml", musicxml(("Flute", FULL)))
+        (song,) = read_score(tmp_path / name, 1)
+        assert song.notes.tolist() == [[60, 0, 4]]
 
 
 @pytest.mark.parametrize("odd", [note("E", 4, 4) + rest(1), note("E", 4, 2), note("E", 4, 4) + rest(4)])

@@ -1,6 +1,6 @@
 """Scores (MusicXML and ABC) -> songs, read by music21.
 
-Ties are merged, grace notes, chord symbols and percussion left out, repeats not expanded.
+Ties are merged, grace notes, cue notes, chord symbols and percussion left out, repeats not expanded.
 """
 
 import warnings
@@ -16,6 +16,7 @@ import numpy as np
 from vae.abc_text import tunes
 from vae.encoding import DEFAULT_TEMPO, Song
 from vae.grid import UnreadableFileError, commonest_metre, median_tempo, parsing, sane_tempo, song_of, songs_of
+from vae.musicxml_text import plain
 
 _WRONG = "not a score"
 VOICES = ("soprano", "alto", "tenor", "bass")
@@ -51,8 +52,8 @@ def _pieces(path: Path) -> list[Callable[[], Any]]:
     from music21 import converter  # here, for it takes long to import and a machine that trains has no readers
 
     if path.suffix.lower() != ".abc":
-        # Its own cache of pickles would fill the temporary folder, and one day run what is in there.
-        return [partial(converter.parseFile, path, forceSource=True, storePickle=False)]
+        # Not given the path, it keeps no cache of pickles, which would fill the temporary folder.
+        return [lambda: converter.parseData(plain(path), format="musicxml")]
     data = path.read_bytes()
     try:
         text = data.decode()
@@ -80,8 +81,7 @@ def _song(path: Path, name: str, score: Any, steps_per_beat: int, voices: bool) 
     end = float(score.highestTime)
     tempos = [
         (float(mark.offset), sane_tempo(mark.getQuarterBPM() or 0))
-        for part in parts
-        for mark in part.getElementsByClass(tempo.MetronomeMark)
+        for mark in score.flatten().getElementsByClass(tempo.MetronomeMark)  # a part left out may have them
     ]
     metres = [
         (float(sign.offset), (sign.numerator, sign.denominator))
@@ -89,7 +89,7 @@ def _song(path: Path, name: str, score: Any, steps_per_beat: int, voices: bool) 
         for sign in part.getElementsByClass(meter.TimeSignature)
     ]
     metre, begins = commonest_metre(metres, end)
-    notes = [note for part in parts for note in _merged(_notes(part))]
+    notes = _merged(note for part in parts for note in _notes(part))
     return song_of(
         path,
         name,
@@ -178,16 +178,17 @@ def _notes(part: Any) -> Iterator[tuple[int, Fraction, Fraction, bool]]:
 
 
 def _merged(notes: Iterable[tuple[int, Fraction, Fraction, bool]]) -> list[tuple[int, Fraction, Fraction]]:
-    """Tied notes as one."""
+    """Tied notes as one, also those that a tie holds across the staves of a piano, which are parts here."""
     merged: list[tuple[int, Fraction, Fraction]] = []
-    last: dict[int, int] = {}  # pitch -> where its latest note stands
-    for pitch, start, end, tied in notes:
-        index = last.get(pitch)
-        if tied and index is not None and merged[index][2] == start:
+    ended: dict[tuple[int, Fraction], list[int]] = {}  # pitch, end -> where such notes stand
+    for pitch, start, end, tied in sorted(notes, key=lambda note: note[1]):
+        if tied and ended.get((pitch, start)):
+            index = ended[pitch, start].pop()
             merged[index] = (pitch, merged[index][1], end)
         else:
-            last[pitch] = len(merged)
+            index = len(merged)
             merged.append((pitch, start, end))
+        ended.setdefault((pitch, end), []).append(index)
     return merged
 
 
