@@ -163,6 +163,13 @@ def test_tracks_of_a_type_2_file_are_songs(tmp_path):
     assert drummed == "tune track 2 (no notes between pitch 21 and 108 (piano range); all 1 notes are percussion)"
 
 
+def test_a_file_that_is_wrapped_is_read(tmp_path):
+    data = midi(track(b"\x00" + STRIKE, b"\x04" + RELEASE))
+    wrapped = b"RIFF" + struct.pack("<I", len(data) + 12) + b"RMIDdata" + struct.pack("<I", len(data)) + data + b"\x00"
+    (song,) = read(tmp_path, wrapped)
+    assert song.notes.tolist() == [[60, 0, 4]]
+
+
 LONG = b"\xff\xff\xff\x7f"  # 268,435,455 ticks
 BROKEN = {
     "empty": (b"", r"tune\.mid: not MIDI: the file is empty\. Pass"),

@@ -50,6 +50,8 @@ def _sequences(path: Path) -> Iterator[tuple[str, bytes]]:
         data = path.read_bytes()
     except OSError as error:
         raise UnreadableFileError(path, f"cannot be opened: {error.strerror}", "Check its permissions.") from error
+    if data[:4] == b"RIFF" and b"MThd" in data:
+        data = data[data.index(b"MThd") :]  # Windows wraps MIDI so, in .rmi files
     if data[:4] != b"MThd":
         raise UnreadableFileError(path, "not MIDI: no MThd at its start" if data else "not MIDI: the file is empty")
     if int.from_bytes(data[8:10], "big") != 2:
