@@ -103,7 +103,10 @@ def test_a_tempo_may_stand_in_a_part_that_is_left_out_and_in_words(tmp_path, sta
     path = tmp_path / "score.xml"
     place = "<display-step>E</display-step><display-octave>4</display-octave>"
     drum = f"<note><unpitched>{place}</unpitched><duration>4</duration></note>"
-    path.write_text(musicxml(("Snare Drum", metronome(stated) + drum), ("Flute", FULL)))
+    channel = '<midi-instrument id="I0"><midi-channel>10</midi-channel><midi-program>1</midi-program></midi-instrument>'
+    kit = f'<score-instrument id="I0"><instrument-name>Kit</instrument-name></score-instrument>{channel}'
+    score = musicxml(("Drums", metronome(stated) + drum), ("Flute", FULL))
+    path.write_text(score.replace("Drums</part-name>", f"Drums</part-name>{kit}"))
     (song,) = read_score(path, 1)
     assert (song.tempo, len(song.notes)) == (tempo, 1)
 
