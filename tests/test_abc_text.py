@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from vae.abc_text import tunes
 from vae.encoding import Song
@@ -70,6 +72,15 @@ def test_a_broken_tune_is_told_and_the_others_are_read(tmp_path):
     first, broken, last = read(tmp_path, f"{HEADER}C4|\n\n{HEADER}D[Bc|\n\n{HEADER}E4|\n")
     assert (first.notes.tolist(), last.notes.tolist()) == ([[60, 0, 4]], [[64, 0, 4]])
     assert broken.startswith("book 2 (not a score: ABCHandlerException Bad chord")
+
+
+@given(st.text("XVKMLQZx:|[]&-/\"%{}!+^_='1289 \nABCabc"))
+@example("Z" + "9" * 5000)
+@example("M:" + "9" * 5000 + "/4")
+@example("L:1/" + "9" * 5000)
+def test_no_text_of_one_tune_loses_the_others(text):
+    *_, (last,) = tunes(f"X:1\nK:C\n{text}\n\n{HEADER}C4|\n")
+    assert last == "M:4/4\nL:1/4\nK:C\nC4|\n"
 
 
 def test_without_metre_and_length_notes_are_eighths():

@@ -62,7 +62,7 @@ class _Voice:
 
     def play(self, music: str) -> None:
         bar = Fraction(self.fields.get("M", "4/4")) / Fraction(self.fields["L"])
-        music = re.sub(r"[XZ](\d*)", lambda rest: "|".join([f"z{bar}"] * int(rest[1] or 1)), music)
+        music = re.sub(r"[XZ](\d*)", lambda rest: "|".join([f"z{bar}"] * int(rest[1][:3] or 1)), music)
         self.lines.append(_NOTE.sub(self._spelled, music))
 
     def _spelled(self, found: re.Match[str]) -> str:
@@ -120,13 +120,13 @@ def _plain(music: str) -> str:
 def _metre(value: str) -> str:
     """As a fraction; empty where it is free, or none."""
     value = re.sub(r"\s", "", value)
-    found = re.match(r"\(?(\d+(?:\+\d+)*)\)?/(1|2|4|8|16|32|64)\b", {"C": "4/4", "C|": "2/2"}.get(value, value))
+    found = re.match(r"\(?(\d{1,3}(?:\+\d{1,3})*)\)?/(1|2|4|8|16|32|64)\b", {"C": "4/4", "C|": "2/2"}.get(value, value))
     beats = sum(map(int, found[1].split("+"))) if found else 0
     return f"{beats}/{found[2]}" if found and beats else ""
 
 
 def _length(value: str) -> str:
-    found = re.match(r"\s*([1-9]\d*)(?:\s*/\s*([1-9]\d*))?", value)
+    found = re.match(r"\s*([1-9]\d{0,3})(?:\s*/\s*([1-9]\d{0,3}))?", value)
     return f"{found[1]}/{found[2] or 1}" if found else ""
 
 
