@@ -110,6 +110,7 @@ def test_a_text_without_number_and_key_holds_no_tune(text):
         ("^Ff=FF|", [66, 78, 65, 65]),  # in all octaves, as the standard has it
         ("[^FA]2[FA]2|", [66, 69, 66, 69]),
         ("_B4-|B2B2|", [70, 71]),
+        ("^F2-F2|F4|", [66, 65]),
         ("K:D\n=F2F2|F4|", [65, 65, 66]),
     ],
 )

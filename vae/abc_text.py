@@ -74,7 +74,8 @@ class _Voice:
         if accidental:
             self.altered[letter.upper()] = accidental
         pitch = letter + octave
-        accidental = self.altered.get(letter.upper()) or self.tied.pop(pitch, "")
+        held = self.tied.pop(pitch, "")
+        accidental = self.altered.get(letter.upper(), held)
         if tie:
             self.tied[pitch] = accidental
         return accidental + pitch + (tie or "")
