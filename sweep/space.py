@@ -25,6 +25,7 @@ _RATES = (1.1, 2.5)
 """What the KL is held at, in floors, which shall hold on music that nothing was chosen by, too; free bits hold it in
 training, and on validation it comes out lower."""
 
+_SHORTEST_RISE, _LONGEST_RISE = 50, 2000  # of beta, optimizer steps
 _MOST_RATE = 100.0  # nats a time step; `Config` takes no more
 
 
@@ -87,7 +88,7 @@ def suggest(trial: optuna.trial.Trial, task: Task) -> dict[str, Any]:
     params |= _head(trial) if task.spec.is_binary else {}
     params |= _regularisation(trial, family, task.spec)
     params |= _optimization(trial, task.horizon)
-    return params | _code(trial, family, task.min_kl)
+    return params | _code(trial, family, task)
 
 
 def _choose(trial: optuna.trial.Trial, name: str, choices: tuple[int, ...]) -> int:
@@ -171,22 +172,27 @@ def stretched(params: dict[str, Any], horizon: int) -> dict[str, Any]:
     return params | {"lr_decay": horizon} if "lr_decay" in params else params
 
 
-def _code(trial: optuna.trial.Trial, family: str, min_kl: float) -> dict[str, Any]:
+def _code(trial: optuna.trial.Trial, family: str, task: Task) -> dict[str, Any]:
     # Under a name of its own where the range is another: TPE knows one range a name, that which it met first.
     name, high = ("sequential_latent_dim", 64) if family == "sequential" else ("latent_dim", 256)
     params: dict[str, Any] = {"latent_dim": trial.suggest_int(name, 2, high, log=True), "rate_target": 0.0}
     control = "free_bits"  # of nothing, where there is no floor to hold
-    if min_kl:
-        rate = min(_MOST_RATE, round(min_kl * trial.suggest_float("rate", *_RATES), 6))
+    if task.min_kl:
+        rate = min(_MOST_RATE, round(task.min_kl * trial.suggest_float("rate", *_RATES), 6))
         control = trial.suggest_categorical("kl_control", ("free_bits", "rate_target"))
         params[control] = rate
     if control == "free_bits":
         schedule = trial.suggest_categorical("beta_schedule", ("constant", "warmup", "cyclical"))
         if schedule != "constant":
-            params["beta_warmup"] = trial.suggest_int("beta_warmup", 50, 2000, log=True)
+            params["beta_warmup"] = trial.suggest_int("beta_warmup", _SHORTEST_RISE, _longest_rise(task), log=True)
         if schedule == "cyclical":
             params["beta_cycle"] = 2 * params["beta_warmup"]
     return params
+
+
+def _longest_rise(task: Task) -> int:
+    """Of beta, in optimizer steps: half of those that the training has with batches of the default size."""
+    return min(_LONGEST_RISE, max(_SHORTEST_RISE, task.horizon // (2 * steps_as_wide(task.spec, Config.batch_steps))))
 
 
 _ORDER = ("sequential", "recurrent", "transformer", "dense", "hierarchical")
