@@ -115,6 +115,7 @@ def _recalling(trial: optuna.trial.Trial) -> dict[str, Any]:
     return _lstm(trial) | {
         "rnn_layers": trial.suggest_int("rnn_layers", 1, 2),
         "recall_width": trial.suggest_categorical("recall_width", RECALLS),
+        "weight_dropout": trial.suggest_float("weight_dropout", 0.0, 0.6),
     }
 
 

@@ -14,7 +14,7 @@ from vae.trainer import Trainer, TrainingData
 from vae.windows import Shape
 
 GPU = torch.device("cuda")
-DROPPED = ("dropout", "head_dropout", "encoder_dropout", "input_dropout", "step_dropout")
+DROPPED = ("dropout", "head_dropout", "encoder_dropout", "input_dropout", "step_dropout", "weight_dropout")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 

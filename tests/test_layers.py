@@ -277,7 +277,7 @@ def test_recall_sees_neither_the_present_step_nor_the_future():
 
 
 def test_lstms_upon_each_other_are_pytorchs():
-    stacked, oracle = Lstm(10, 2, 0.25), nn.LSTM(10, 10, 2, batch_first=True)
+    stacked, oracle = Lstm(10, 2, 0.25, 0.0), nn.LSTM(10, 10, 2, batch_first=True)
     for i, layer in enumerate(stacked.layers):
         for name, weights in layer.named_parameters():
             oracle.get_parameter(name.replace("l0", f"l{i}")).data.copy_(weights)
@@ -296,6 +296,22 @@ def test_lstms_upon_each_other_are_pytorchs():
     dropped = seen[0] == 0
     assert 0.1 < dropped.float().mean() < 0.4
     torch.testing.assert_close(seen[0][~dropped], below[~dropped] / 0.75)
+
+
+def test_weights_between_states_are_dropped_in_training_for_all_steps_alike():
+    lstm, x = Lstm(10, 1, 0.0, 0.25), random(4, 9, 10)
+    plain, (layer,) = lstm.eval()(x)[0], lstm.layers
+    torch.testing.assert_close(plain, layer(x)[0])
+    torch.manual_seed(0)
+    found, _ = lstm.train()(x)
+    torch.manual_seed(0)
+    weight = lstm.weight_dropout(layer.weight_hh_l0)
+    assert 0.1 < (weight == 0).float().mean() < 0.4
+    found.sum().backward()
+    assert torch.equal(layer.weight_hh_l0.grad != 0, weight != 0)
+    with torch.no_grad():
+        layer.weight_hh_l0.copy_(weight)
+        torch.testing.assert_close(found, layer(x)[0])
 
 
 @torch.no_grad()

@@ -28,9 +28,9 @@ SPECS = {
 }
 SIZES = {
     "dense": {"dense_width", "dense_depth"},
-    "recurrent": {"rnn_width", "encoder_width", "rnn_layers", "recall_width"},
+    "recurrent": {"rnn_width", "encoder_width", "rnn_layers", "recall_width", "weight_dropout"},
     "hierarchical": {"rnn_width", "encoder_width"},
-    "sequential": {"rnn_width", "encoder_width", "rnn_layers", "recall_width"},
+    "sequential": {"rnn_width", "encoder_width", "rnn_layers", "recall_width", "weight_dropout"},
     "transformer": {"transformer_width", "transformer_layers", "encoder_width"},
 }
 HORIZON = 27 * 100_000

@@ -9,7 +9,14 @@ from vae.corpus import Corpus, Split, fingerprint
 from vae.encoding import DataSpec
 from vae.trainer import Trainer, TrainingData
 
-NOISY = {"dropout": 0.3, "input_dropout": 0.2, "step_dropout": 0.1, "encoder_dropout": 0.2, "ema": 0.9}
+NOISY = {
+    "dropout": 0.3,
+    "input_dropout": 0.2,
+    "step_dropout": 0.1,
+    "encoder_dropout": 0.2,
+    "weight_dropout": 0.2,
+    "ema": 0.9,
+}
 SCHEDULED = {"lr_warmup": 5, "lr_decay": 2500, "weight_decay": 0.1}
 CYCLING = {**NOISY, **SCHEDULED, "free_bits": 0.1, "beta_warmup": 10, "beta_cycle": 17}
 STEERED = {**NOISY, **SCHEDULED, "rate_target": 1e-3, "beta": 2.0}

@@ -56,6 +56,9 @@ class Config:
     encoder_width: int = _number(64, 1, 16384, "units of the encoder, each way; all families but dense")
     encoder_dropout: float = _number(0.0, 0.0, 0.95, "share of what the encoder sees and makes dropped in training")
     dropout: float = _number(0.0, 0.0, 0.95, "share of hidden units dropped in training")
+    weight_dropout: float = _number(
+        0.0, 0.0, 0.95, "share of the weights dropped in training that lead from a state to the next; as rnn_layers"
+    )
     input_dropout: float = _number(0.0, 0.0, 0.95, "share of the units dropped that the decoder reads steps into")
     step_dropout: float = _number(0.0, 0.0, 1.0, "share of earlier steps that the decoder does not see in training")
     transpose: int = _number(0, 0, 12, "semitones up and down by which training music is moved at random")

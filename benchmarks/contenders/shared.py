@@ -22,7 +22,7 @@ SPACES = ("pinned", "real")
 _COSTLY = (
     *("dense_width", "dense_depth", "rnn_width", "rnn_layers", "recall_width", "encoder_width", "latent_dim"),
     *("transformer_width", "transformer_layers", "head_width", "head_layers", "window", "batch_steps", "transpose"),
-    *("dropout", "head_dropout", "input_dropout", "step_dropout", "encoder_dropout"),
+    *("dropout", "head_dropout", "input_dropout", "step_dropout", "encoder_dropout", "weight_dropout"),
 )
 
 Suggest = Callable[[optuna.Trial, space.Task], dict[str, Any]]

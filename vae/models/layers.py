@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from vae.config import Config
 from vae.encoding import DataSpec
@@ -244,19 +245,24 @@ class Recall(nn.Module):
 class Lstm(nn.Module):
     """LSTMs one upon the other, with dropout between them; `nn.LSTM`, but for where that dropout comes from.
 
-    On a GPU that of `nn.LSTM` lives in a buffer of cuDNN's that a seed replaces, from under `vae.graphs`.
+    On a GPU that of `nn.LSTM` lives in a buffer of cuDNN's that a seed replaces, from under `vae.graphs`. Weights that
+    lead from a state to the next may be dropped too, the same for all steps of a batch (Merity et al. 2018).
     """
 
-    def __init__(self, width: int, layers: int, dropout: float) -> None:
+    def __init__(self, width: int, layers: int, dropout: float, weight_dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.LSTM(width, width, batch_first=True) for _ in range(layers))
         self.dropout = Dropout(dropout)
+        self.weight_dropout = Dropout(weight_dropout)
 
     def forward(self, x: Tensor, before: list[State] | None = None) -> tuple[Tensor, list[State]]:
         """[B, T, H] to [B, T, H], and the states that the layers are left in; `before`: that they begin in."""
         left: list[State] = []
         for i, layer in enumerate(self.layers):
-            x, state = layer(self.dropout(x) if i else x, before[i] if before else None)
+            weight = self.weight_dropout(layer.weight_hh_l0)
+            given = self.dropout(x) if i else x, before[i] if before else None
+            dropped = weight is not layer.weight_hh_l0
+            x, state = functional_call(layer, {"weight_hh_l0": weight}, given) if dropped else layer(*given)
             left.append(state)
         return x, left
 
@@ -277,7 +283,7 @@ class Writer(nn.Module):
         super().__init__()
         width = config.rnn_width
         self.past = PastReader(config, spec, head, width)
-        self.lstm = Lstm(width, config.rnn_layers, config.dropout)
+        self.lstm = Lstm(width, config.rnn_layers, config.dropout, config.weight_dropout)
         self.dropout = Dropout(config.dropout)
         self.recall = Recall(width, width, config.recall_width, shown) if config.recall_width else None
 
