@@ -169,6 +169,14 @@ def test_what_does_not_fit_the_data_is_refused(spec, params, message):
         Config.for_data(spec, params)
 
 
+@pytest.mark.parametrize(("steps", "share"), [(0, 0.0), (13_807, 0.5), (62_624, 0.2), (250_000, 0.0)])
+def test_of_little_music_more_weights_are_dropped(steps, share):
+    spec = replace(MUSIC, train_steps=steps)
+    assert Config.for_data(spec, {"family": "sequential"}).weight_dropout == share
+    assert Config.for_data(spec, {"family": "sequential", "weight_dropout": 0.1}).weight_dropout == 0.1
+    assert Config.for_data(spec, {"family": "transformer"}).weight_dropout == 0.0
+
+
 def test_two_bars_are_enough_to_be_hierarchical():
     assert Config.for_data(MUSIC, {"family": "hierarchical", "window": 32}).window == 32
 

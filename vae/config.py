@@ -262,6 +262,8 @@ def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     values["rate_target"] = kl_as_wide(spec, Config.rate_target)
     values |= {"transpose": 6} if spec.is_music else {}
     values |= _OF_FAMILY.get(family, {})
+    if family in ("recurrent", "sequential"):
+        values["weight_dropout"] = _dropped(spec)
     if family == "dense":
         values["window"] = min(spec.window, _MOST_AT_ONCE)
         values["dense_width"] = min(Config.dense_width, widest_dense(spec, values["window"]))
@@ -276,6 +278,13 @@ def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     return values
 
 
+def _dropped(spec: DataSpec) -> float:
+    """Share of weights to drop: much music is not learned by heart, and of what is dropped training gets slower."""
+    return next((share for most, share in _DROPPED if 0 < spec.train_steps <= most), 0.0)
+
+
+_DROPPED = ((25_000, 0.5), (100_000, 0.2))
+"""Steps of train, up to which so much is dropped."""
 _SEQUENCES: dict[str, Any] = {"learning_rate": 3e-3, "dropout": 0.4, "input_dropout": 0.2, "latent_dim": 16}
 _OF_FAMILY = {
     "recurrent": _SEQUENCES,

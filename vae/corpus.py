@@ -20,7 +20,7 @@ from vae.library import MUSIC_SUFFIXES, content_digest, music_files, read_files,
 from vae.scores import chorales
 from vae.splitting import SPLITS as SPLITS
 
-READER_VERSION = 6
+READER_VERSION = 7
 """Counts up with every change of what reading gives, so that no cached corpus outlives its reader."""
 FORMAT = "music-vae-sweep corpus 1"
 WINDOW_BEATS = 16
@@ -198,6 +198,7 @@ def _of_table(name: str, table: Table, steps_per_beat: int) -> Corpus:
         window=min(table.window or WINDOW_BEATS * steps_per_beat, longest),
         longest_song=longest,
         typical_song=int(np.median(splits["train"].lengths)),
+        train_steps=len(train),
         unit_interval=table.encoding == "real" and bool(train.min() >= 0 and train.max() <= 1),
     )
     sizes = [f"{name} {len(split.lengths):,} songs, {len(split.values):,} steps" for name, split in splits.items()]

@@ -36,6 +36,7 @@ class DataSpec:
     longest_song: int  # steps, in train
     unit_interval: bool = False  # real data that lie in [0, 1]
     typical_song: int = 0  # steps of the median song; 0: unknown
+    train_steps: int = 0  # in all of train; 0: unknown
     beat_type: int = 4  # the metre's denominator, such as 8 of 6/8
 
     @property
