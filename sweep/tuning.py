@@ -223,7 +223,7 @@ def _promised() -> dict[str, float]:
         return {}
     kinds = [kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]]
     total: Counter[str] = Counter()
-    left = config["max_workers"]
+    left = config.get("max_workers", 0)
     for kind in sorted(kinds, key=lambda kind: kind["resources"].get("GPU", 0), reverse=True):
         workers = min(kind.get("max_workers", 0), left)
         left -= workers

@@ -1,5 +1,7 @@
 """Importance of parameters."""
 
+from dataclasses import replace
+
 import optuna
 import pytest
 from sweeping import SETTINGS, new_folder, open_study, search
@@ -10,11 +12,14 @@ from sweep.importance import by_importance, importance
 from sweep.reading import TooFewError, read
 
 
+EPOCHS = 3
+
+
 def random_draws(count):
     """Configurations that no search has settled on."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     for _ in range(count):
-        space.suggest(study.ask(), SETTINGS.task)
+        space.suggest(study.ask(), replace(SETTINGS, max_epochs=EPOCHS).task)
     return Earlier("random", [trial.params for trial in study.trials], [], "")
 
 
@@ -24,7 +29,7 @@ def trials(tmp_path):
 
     def make(count, worth):
         folder = new_folder(tmp_path)
-        search(open_study(folder.journal, count, [random_draws(count)], max_epochs=3), count, worth)
+        search(open_study(folder.journal, count, [random_draws(count)], max_epochs=EPOCHS), count, worth)
         return read(folder).trials
 
     return make

@@ -202,7 +202,9 @@ def test_the_best_are_ranked_by_the_new_floor(make_earlier, begin):
 
 def test_what_the_space_does_not_have_gives_way_to_the_default_and_is_told(make_earlier, begin):
     """Whole songs were windows of 400 steps there, and are of 300 here; and without a metre nothing has bars."""
-    made = make_earlier(12, lambda *_: report(1, -5.0), families=("recurrent", "hierarchical"))
+    made = make_earlier(
+        12, lambda _, params: report(1, -5.0 + params["window"] / 1000), families=("recurrent", "hierarchical")
+    )
     songs = replace(METRED, steps_per_bar=None, longest_song=300)
     new = begin(fingerprint="1" * 64, spec=songs, families=("recurrent",))
     bars = sum(record.params["family"] == "hierarchical" for record in made.records.values())
