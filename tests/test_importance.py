@@ -11,7 +11,6 @@ from sweep.earlier import Earlier
 from sweep.importance import by_importance, importance
 from sweep.reading import TooFewError, read
 
-
 EPOCHS = 3
 
 
