@@ -242,6 +242,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         outcome = "failed" if record.ended else "goes on from its newest checkpoint"
         where = f" on {record.node}" if record.node else ""
         self._view.note(f"trial {record.number}{where} {outcome}: {record.failure or crash_of(trial).reason}")
+        if not record.can_win:
+            self._depose(record.number)
         self._after(record)
 
     def _after(self, record: TrialRecord) -> None:

@@ -91,5 +91,8 @@ def prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
     else:
         corpus = load_corpus(settings.data, encoding, spec.steps_per_beat, spec.steps_per_bar)
     if corpus.fingerprint != settings.fingerprint:
-        raise UserError(f"{settings.data}: has changed since the sweep {settings.name} began; start a new one.")
+        raise UserError(
+            f"{settings.data}: has changed since the sweep {settings.name} began, or the code that reads it has; start "
+            "a new sweep, or check out the version that it was begun with."
+        )
     return settings, corpus

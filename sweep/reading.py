@@ -142,7 +142,7 @@ class Reading:
 
 def _scored(trial: Trial) -> bool:
     best = trial.record.best
-    return not trial.failed and bool(best) and math.isfinite(best["val_elbo"]) and math.isfinite(best["kl"])
+    return trial.record.can_win and bool(best) and math.isfinite(best["val_elbo"]) and math.isfinite(best["kl"])
 
 
 def read(folder: SweepFolder) -> Reading:

@@ -58,8 +58,8 @@ class TrialRecord(Trained):
     reported_at: float | None = None  # its last report, in seconds since 1970
     standing: tuple[bool, float] | None = None  # rank key of its best epoch
     lost: bool = False  # failed by nothing that its params are to blame for
-    judged: int = 0  # the last rung where it was told whether it stops, under the scheduler that stops
-    stops: bool = False  # was not among the best there
+    judged: int = 0  # the last rung where it was told whether it stops
+    stops: bool = False  # was not among the best there, under the scheduler that stops
 
     @property
     def prefix(self) -> str:

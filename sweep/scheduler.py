@@ -111,9 +111,8 @@ class Asha(Stoppable):
 
     def _held(self, record: TrialRecord) -> bool:
         """Whether a trial under which two nodes died waits: while another suspect trains, a loss would tell nothing."""
-        return record.crashes.get(NODE, 0) >= NODES_KILLED and any(
-            NODE in other.crashes for other in self.study.under_way()
-        )
+        suspect = self._blames and record.crashes.get(NODE, 0) >= NODES_KILLED
+        return suspect and any(NODE in other.crashes for other in self.study.under_way())
 
     def place(self, trial: Trial) -> tuple[bool, bool, int]:
         """What was cut off by a crash first, then what goes on, then what begins; each by turns."""

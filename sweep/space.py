@@ -192,8 +192,8 @@ def _code(trial: optuna.trial.Trial, family: str, task: Task) -> dict[str, Any]:
 
 
 def _longest_rise(task: Task) -> int:
-    """Of beta, in optimizer steps: half of those that the training has with batches of the default size."""
-    return min(_LONGEST_RISE, max(_SHORTEST_RISE, task.horizon // (2 * steps_as_wide(task.spec, Config.batch_steps))))
+    """Of beta, in optimizer steps: half of those that the training has with the largest batches."""
+    return min(_LONGEST_RISE, max(_SHORTEST_RISE, task.horizon // (2 * max(batches(task.spec)))))
 
 
 _ORDER = ("sequential", "recurrent", "transformer", "dense", "hierarchical")

@@ -202,12 +202,17 @@ class Study:
         number, points = len(self.records), self._first_points
         seed = (self.settings.seed * 1_000_003 + number) % 2**32
         if number >= len(points):
-            failing = len(self._failed) / number if len(seen) < number else None
+            failing = None if len(seen) >= number else self._share_failing()
             proposed = propose(seen, self._suggest, seed, self._tried, failing)
             return optuna.create_study(sampler=Given(proposed)).ask()
         scratch = optuna.create_study(sampler=RungSampler(seen, seed))
         scratch.enqueue_trial(points[number])
         return scratch.ask()
+
+    def _share_failing(self) -> float:
+        """Of all trials but those that are lost."""
+        lost = sum(self.records[number].lost for number in self._failed)
+        return (len(self._failed) - lost) / (len(self.records) - lost)
 
     def _suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
         return space.suggest(trial, self.settings.task)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from processes import begin
+from ray.exceptions import RayTaskError
 from tiny import make_trainer
 
 from sweep.record import Report
@@ -96,6 +97,11 @@ def report(epoch, val_elbo, kl=0.2, code_gain=1.0):
     """Of one epoch."""
     metrics = {"epoch": epoch, "val_elbo": val_elbo, "kl": kl, "code_gain": code_gain}
     return Report(epoch, [metrics], metrics, 2.5, "here")
+
+
+def raised(cause):
+    """An error out of a trial's worker."""
+    return RayTaskError("train", f"Traceback ...\n{type(cause).__name__}: {cause}", cause, "train", 1, "127.0.0.1")
 
 
 def open_study(path, trials, earlier=(), **changes):

@@ -45,7 +45,8 @@ def test_what_is_reported_is_better_before_it_is_saved(told):
     assert not told(1, 3, None)  # the best has failed
 
 
-def test_who_fails_after_it_has_led_leads_no_more(make_study, tmp_path):
+@pytest.mark.parametrize("crashes", [False, True])
+def test_who_fails_after_it_has_led_leads_no_more(make_study, tmp_path, crashes):
     study, folder, better = make_study(trials=2), new_folder(tmp_path), []
     view, board = LiveView(study, rungs(27), 1, lambda: None), Board(folder.tensorboard)
     callback = SweepCallback(study, folder, view, board, Clock(0.0, {}), lambda: 1, {}, lambda: better.append(True))
@@ -56,7 +57,9 @@ def test_who_fails_after_it_has_led_leads_no_more(make_study, tmp_path):
         places.append(write_checkpoint(folder.path / "trials" / "session-0" / f"{number:05d}-00001", 0, epochs=1))
     callback.export(0, str(places[0]))
     study.finish(0, "failed", "diverged in epoch 10")
-    callback.on_trial_complete(0, [], Trial("made up", config={"number": 0}, stub=True))
+    (callback.on_trial_error if crashes else callback.on_trial_complete)(
+        0, [], Trial("made up", config={"number": 0}, stub=True)
+    )
     assert callback.best["trial"] == 1
     trial = Trial("made up", config={"number": 1}, stub=True)
     callback._saved_at[1] = float("inf")

@@ -118,6 +118,19 @@ def test_the_random_numbers_of_replays_go_on_where_they_were_kept(family, tmp_pa
 
 
 @needs_gpu
+@pytest.mark.parametrize("family", ["recurrent", "sequential"])
+def test_parameters_stay_where_graphs_and_the_optimizer_know_them(family):
+    trainer = make("binary", family)
+    parameters = dict(trainer.model.named_parameters())
+    trainer.train_epoch()
+    places = {name: value.data_ptr() for name, value in parameters.items()}
+    before = {name: value.detach().clone() for name, value in parameters.items()}
+    trainer.train_epoch()
+    assert places == {name: value.data_ptr() for name, value in trainer.model.named_parameters()}
+    assert [name for name, value in parameters.items() if "lstm" in name and torch.equal(value, before[name])] == []
+
+
+@needs_gpu
 def test_without_memory_to_record_steps_are_launched():
     def compute(_, places, numbers):
         if torch.cuda.is_current_stream_capturing():

@@ -309,6 +309,7 @@ def test_weights_between_states_are_dropped_in_training_for_all_steps_alike():
     assert 0.1 < (weight == 0).float().mean() < 0.4
     found.sum().backward()
     assert torch.equal(layer.weight_hh_l0.grad != 0, weight != 0)
+    assert all(known is own for known, own in zip(layer._flat_weights, layer.parameters(), strict=True))
     with torch.no_grad():
         layer.weight_hh_l0.copy_(weight)
         torch.testing.assert_close(found, layer(x)[0])

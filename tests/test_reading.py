@@ -23,6 +23,16 @@ def test_what_was_told_is_read_back(folder):
     assert read_back.requested == 4  # no summary yet that says more
 
 
+def test_a_lost_trial_that_wins_is_the_winner_here_too(folder):
+    study = open_study(folder.journal, 5)
+    search(study, 2, lambda record: -5.0 - record.number)
+    best = study.ask()
+    study.report(best.number, report(1, -4.0), rung=True)
+    best.lost = True
+    study.finish(best.number, "failed", "its node died (4 times)")
+    assert next(iter(read(folder).ranked())).number == study.top(1)[0].number == best.number
+
+
 def test_a_running_sweep_keeps_its_journal_to_the_byte_a_half_written_line_included(folder):
     study = open_study(folder.journal, 5)
     search(study, 2, lambda _: -5.0)

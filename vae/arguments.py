@@ -110,7 +110,10 @@ def chosen_corpus(loaded: Checkpoint, args: argparse.Namespace, directory: Path)
     encoding = spec.encoding if spec.is_music and is_to_be_encoded(data) else None
     corpus = load_corpus(data, encoding, spec.steps_per_beat, spec.steps_per_bar)
     if args.data is None and corpus.fingerprint != loaded.record["fingerprint"]:
-        raise UserError(f"{data}: no longer what the checkpoint was trained on; pass --data {data} to take it anyway.")
+        raise UserError(
+            f"{data}: no longer what the checkpoint was trained on, or read by other code; pass --data {data} to take "
+            "it anyway."
+        )
     if (corpus.spec.encoding, corpus.spec.features) != (spec.encoding, spec.features):
         raise UserError(
             f"{data}: the model takes {spec.encoding} of {spec.features} features, but this is "

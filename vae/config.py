@@ -280,11 +280,10 @@ def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
 
 def _dropped(spec: DataSpec) -> float:
     """Share of weights to drop: much music is not learned by heart, and of what is dropped training gets slower."""
-    return next((share for most, share in _DROPPED if 0 < spec.train_steps <= most), 0.0)
+    return _DROPPED if 0 < spec.train_steps <= _FEW_STEPS else 0.0
 
 
-_DROPPED = ((25_000, 0.5), (100_000, 0.2))
-"""Steps of train, up to which so much is dropped."""
+_FEW_STEPS, _DROPPED = 25_000, 0.5
 _SEQUENCES: dict[str, Any] = {"learning_rate": 3e-3, "dropout": 0.4, "input_dropout": 0.2, "latent_dim": 16}
 _OF_FAMILY = {
     "recurrent": _SEQUENCES,

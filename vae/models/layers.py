@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from vae.config import Config
 from vae.encoding import DataSpec
@@ -259,12 +258,24 @@ class Lstm(nn.Module):
         """[B, T, H] to [B, T, H], and the states that the layers are left in; `before`: that they begin in."""
         left: list[State] = []
         for i, layer in enumerate(self.layers):
-            weight = self.weight_dropout(layer.weight_hh_l0)
-            given = self.dropout(x) if i else x, before[i] if before else None
-            dropped = weight is not layer.weight_hh_l0
-            x, state = functional_call(layer, {"weight_hh_l0": weight}, given) if dropped else layer(*given)
+            x, state = self._run(layer, self.dropout(x) if i else x, before[i] if before else None)
             left.append(state)
         return x, left
+
+    def _run(self, layer: nn.LSTM, x: Tensor, before: State | None) -> tuple[Tensor, State]:
+        """A layer, with some of its weights dropped.
+
+        By the function that `nn.LSTM` calls: given other weights the module itself would lay all of them out anew on a
+        GPU, where graphs and the optimizer know them by their places.
+        """
+        weight = self.weight_dropout(layer.weight_hh_l0)
+        if weight is layer.weight_hh_l0:
+            ran: tuple[Tensor, State] = layer(x, before)
+            return ran
+        none = x.new_zeros(1, len(x), layer.hidden_size)
+        weights = [layer.weight_ih_l0, weight, layer.bias_ih_l0, layer.bias_hh_l0]
+        out, h, c = torch.lstm(x, before or (none, none), weights, True, 1, 0.0, self.training, False, True)
+        return out, (h, c)
 
 
 class Pen(NamedTuple):
