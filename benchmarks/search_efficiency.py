@@ -42,6 +42,7 @@ from sweep.searcher import StudySearcher
 from sweep.settings import Settings
 from sweep.study import Study
 from sweep.tuning import ahead
+from vae.errors import UserError, exit_code
 from vae.ranking import rank_value
 from vae.trainer import MAX_EPOCHS, MIN_KL
 
@@ -326,8 +327,15 @@ def searches(args: argparse.Namespace, workers: int) -> dict[str, list[Made]]:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Runs all searches and writes what came of them."""
-    curves, surrogate = read_curves(CURVES / args.data), _surrogate(args.data)
+    """Runs all searches and writes what came of them.
+
+    Raises:
+        UserError: there are no curves.
+    """
+    curves = read_curves(CURVES / args.data)
+    if not curves:
+        raise UserError(f"{CURVES / args.data}: no curves; record them by python -m benchmarks.curves.")
+    surrogate = _surrogate(args.data)
     runs = {workers: searches(args, workers) for workers in args.workers}
     by_workers = {workers: {base: summarise(of, base, args.epochs) for base in _BASES} for workers, of in runs.items()}
     at = by_workers[16 if 16 in by_workers else args.workers[0]]
@@ -383,8 +391,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     asked = {*_BASES, OURS, *(args.contender or (name for name in CONTENDERS if name != BOHB or _has_bohb()))}
     args.contender = [name for name in CONTENDERS if name in asked]
-    measure(args)
-    return 0
+    return exit_code(lambda: measure(args))
 
 
 if __name__ == "__main__":

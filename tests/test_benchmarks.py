@@ -8,7 +8,7 @@ import pytest
 from sweeping import open_study, search
 from tiny import CPU, make_corpus, params_of
 
-from benchmarks import steering, tables, timed_training
+from benchmarks import search_efficiency, steering, tables, timed_training
 from benchmarks.common import Table
 from benchmarks.elbo_table import finalists, fitting_epochs
 from benchmarks.published import published
@@ -28,6 +28,11 @@ def test_a_typed_figure_is_noticed(tmp_path):
     text = (tables.ROOT / "README.md").read_text()
     (tmp_path / "README.md").write_text(text.replace("| ---: |", "| ---: |\n| typed | 1 |", 1))
     assert tables.main(["--check", "--readme", str(tmp_path / "README.md")]) == 1
+
+
+def test_a_replay_without_curves_says_how_to_have_some(capsys):
+    assert search_efficiency.main(["--data", "none", "--contender", "ours"]) == 2
+    assert "none: no curves; record them by python -m benchmarks.curves." in capsys.readouterr().err
 
 
 def test_a_table_is_plain_for_a_terminal_and_markdown_for_the_readme():
