@@ -258,6 +258,7 @@ class Lstm(nn.Module):
         """[B, T, H] to [B, T, H], and the states that the layers are left in; `before`: that they begin in."""
         left: list[State] = []
         for i, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.LSTM)
             x, state = self._run(layer, self.dropout(x) if i else x, before[i] if before else None)
             left.append(state)
         return x, left
