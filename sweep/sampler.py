@@ -165,9 +165,7 @@ def _smooth(distribution: BaseDistribution) -> BaseDistribution:
 
 
 def lies_in(value: Any, distribution: BaseDistribution) -> bool:
-    """Whether a value is one that a distribution gives; None, where there is none, is not."""
-    if value is None:
-        return False
+    """Whether a value is one that a distribution gives."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -243,5 +241,6 @@ class RungSampler(OneByOne):
 
     def _by_itself(self, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
         """By those trials alone whose value lies in the range."""
-        fitting = [other for other in self._trials if lies_in(other.params.get(name), distribution)]
+        known = (other for other in self._trials if name in other.params)
+        fitting = [other for other in known if lies_in(other.params[name], distribution)]
         return self._tpe.sample_independent(_Seen(fitting), trial, name, distribution)
