@@ -107,7 +107,8 @@ def test_command_notices_that_the_data_have_changed(trained, capsys, tmp_path, m
     save_corpus(make_corpus(seed=1), tmp_path / "made.npz")
     assert main(["--checkpoint", "run"]) == 2
     expected = (
-        "error: made.npz: no longer what the checkpoint was trained on; pass --data made.npz to take it anyway.\n"
+        "error: made.npz: no longer what the checkpoint was trained on, or read by other code; "
+        "pass --data made.npz to take it anyway.\n"
     )
     assert capsys.readouterr().err == expected
     assert main(["--checkpoint", "run", "--data", "made.npz"]) == 0
