@@ -69,7 +69,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         clock: times.
         slots: the most trials at a time so far.
         baseline: of the summary.
-        on_better: called when a trial reports better than any has.
+        on_lead: called when another trial leads, or the same by more.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         clock: Clock,
         slots: Callable[[], int],
         baseline: dict[str, float],
-        on_better: Callable[[], None],
+        on_lead: Callable[[], None],
     ) -> None:
         self._study, self._folder, self._view, self._board = study, folder, view, board
         self._clock, self._slots, self._baseline = clock, slots, baseline
-        self._on_better, self._led = on_better, self._lead()
+        self._on_lead, self._led = on_lead, self._lead()
         self._snapshots = Snapshots(folder.journal)
         self._saved_at: dict[int, float] = {}
         self._dropped: set[int] = set()
@@ -119,6 +119,12 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         """Whether final runs have chosen the winner, and the next will."""
         return self.winner is not None and self._study.settings.final_seeds > 1
 
+    @property
+    def _to_beat(self) -> dict[str, Any] | None:
+        """The winner so far, unless its trial has failed since."""
+        record = self._study.records.get(self.best["trial"]) if self.best is not None else None
+        return self.best if record is None or record.can_win else None
+
     def epochs_of_best(self) -> int:
         """To which the winner's trial was trained; 0 if the study went back to a snapshot and forgot it."""
         record = self._study.records.get(self.best["trial"]) if self.best is not None else None
@@ -135,7 +141,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         record = self._study.records[trial.config["number"]]
         record.state = "running"
         self._clock.first_trial_started = self._clock.first_trial_started or time.time()
-        self._saved_at.setdefault(record.number, time.monotonic())
+        self._saved_at[record.number] = time.monotonic()
         self._board.begin(record)
         self._folder.trials.begins(trial.path)
         self._outdated = True
@@ -149,7 +155,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         lead = self._lead()
         if lead is not None and (self._led is None or lead > self._led):
             self._led = lead
-            self._on_better()
+            self._on_lead()
         if self._matters(record, report):
             result[SHOULD_CHECKPOINT] = True
 
@@ -178,7 +184,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._dropped.discard(number)
         try:
             self._export_if_best(number, place)
-        except UserError as error:  # Ray would swallow it
+        except (UserError, OSError) as error:  # Ray would swallow it
             self._view.note(f"trial {number}: {error}")
             self._behind = True
             return
@@ -188,7 +194,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         """Exports the best checkpoint that an earlier start of the sweep, or a store that refused, has left behind.
 
         Raises:
-            UserError: the store still refuses.
+            UserError, OSError: the store still refuses.
         """
         for record in () if self._decided else self._study.top(KEPT_TRIALS):
             place = self._folder.trials.newest(record.prefix)
@@ -199,8 +205,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
     def _export_if_best(self, number: int, place: str) -> None:
         if self._decided:
             return
-        metrics = read_metrics(place)
-        if self.best is not None and self._study.rank_key(metrics) <= self._study.rank_key(self.best):
+        metrics, best = read_metrics(place), self._to_beat
+        if best is not None and self._study.rank_key(metrics) <= self._study.rank_key(best):
             return
         self.export(number, place)
         self._outdated = True
@@ -228,20 +234,24 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
 
     def _depose(self, number: int) -> None:
         """A trial that has failed leads no more: the next best is exported, if it was, and patience counts anew."""
-        self._led = self._lead()
+        lead = self._lead()
+        if lead != self._led:
+            self._led = lead
+            self._on_lead()
         if self.best is None or self.best["trial"] != number or self._decided:
             return
-        former, self.best = self.best, None
-        with contextlib.suppress(UserError):
+        try:
             self.catch_up()
-        self.best = self.best or former  # of nothing else there is a checkpoint
+        except (UserError, OSError):
+            self._behind = True
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray gave a trial up; the scheduler has put it back, if the trial is not to blame."""
         record = self._study.records[trial.config["number"]]
-        outcome = "failed" if record.ended else "goes on from its newest checkpoint"
+        outcome = "failed" if record.state == "failed" else "goes on from its newest checkpoint"
         where = f" on {record.node}" if record.node else ""
-        self._view.note(f"trial {record.number}{where} {outcome}: {record.failure or crash_of(trial).reason}")
+        if record.state not in ("stopped", "completed"):  # else it had come to its end, and was being saved
+            self._view.note(f"trial {record.number}{where} {outcome}: {record.failure or crash_of(trial).reason}")
         if not record.can_win:
             self._depose(record.number)
         self._after(record)
@@ -294,7 +304,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         """Draws the view, writes and copies what has changed, and makes up for a store that refused."""
         if self._behind and time.monotonic() - self._tried > _AGAIN_SECONDS:
             self._tried = time.monotonic()
-            with contextlib.suppress(UserError):
+            with contextlib.suppress(UserError, OSError):
                 self._folder.trials.require_reachable()  # at once, where the rest would wait
                 self.catch_up()
         if self._outdated and time.monotonic() - self._written > _WRITE_SECONDS:

@@ -1,22 +1,28 @@
 """What is done between Ray Tune's events."""
 
 import pytest
+from ray.tune import Checkpoint
 from ray.tune.experiment import Trial
-from sweeping import new_folder, report, write_checkpoint
+from sweeping import new_folder, raised, report, write_checkpoint
 
 from sweep.board import Board
 from sweep.callback import Clock, SweepCallback
 from sweep.live import LiveView
 from sweep.rungs import rungs
+from sweep.workers import keep_error
+from vae.checkpoint import MODEL
+
+
+def callback_of(study, folder, on_lead=lambda: None):
+    view = LiveView(study, rungs(27), 1, lambda: None)
+    return SweepCallback(study, folder, view, Board(folder.tensorboard), Clock(0.0, {}), lambda: 1, {}, on_lead)
 
 
 @pytest.fixture
 def told(make_study, tmp_path):
     """Makes a report of a trial, or of its failure, and tells whether it was taken for better than all before."""
     study, folder, better = make_study(trials=2), new_folder(tmp_path), []
-    view = LiveView(study, rungs(27), 1, lambda: None)
-    board = Board(folder.tensorboard)
-    callback = SweepCallback(study, folder, view, board, Clock(0.0, {}), lambda: 1, {}, lambda: better.append(True))
+    callback = callback_of(study, folder, lambda: better.append(True))
 
     def tell(number, epoch, val_elbo):
         if val_elbo is None:
@@ -32,7 +38,7 @@ def told(make_study, tmp_path):
 
     for number in range(2):
         study.ask()
-        board.begin(study.records[number])
+        callback._board.begin(study.records[number])
     return tell
 
 
@@ -48,11 +54,10 @@ def test_what_is_reported_is_better_before_it_is_saved(told):
 @pytest.mark.parametrize("crashes", [False, True])
 def test_who_fails_after_it_has_led_leads_no_more(make_study, tmp_path, crashes):
     study, folder, better = make_study(trials=2), new_folder(tmp_path), []
-    view, board = LiveView(study, rungs(27), 1, lambda: None), Board(folder.tensorboard)
-    callback = SweepCallback(study, folder, view, board, Clock(0.0, {}), lambda: 1, {}, lambda: better.append(True))
+    callback = callback_of(study, folder, lambda: better.append(True))
     places = []
     for number, val_elbo in ((0, -4.0), (1, -5.0)):
-        board.begin(study.ask())
+        callback._board.begin(study.ask())
         study.report(number, report(9, val_elbo), rung=False)
         places.append(write_checkpoint(folder.path / "trials" / "session-0" / f"{number:05d}-00001", 0, epochs=1))
     callback.export(0, str(places[0]))
@@ -65,14 +70,65 @@ def test_who_fails_after_it_has_led_leads_no_more(make_study, tmp_path, crashes)
     callback._saved_at[1] = float("inf")
     study.report(1, report(10, -4.5), rung=False)
     callback.on_trial_result(0, [], trial, {"report": report(10, -4.5)})
-    assert better == [True]  # though the other had more
+    assert better == [True, True]  # as the other failed, and now, though that had more
+
+
+def test_who_has_failed_is_beaten_by_whatever_is_saved_next(make_study, tmp_path):
+    study, folder = make_study(trials=2), new_folder(tmp_path)
+    callback = callback_of(study, folder)
+    places, elsewhere = [], tmp_path / "not saved yet"
+    for number, epochs in ((0, 2), (1, 1)):
+        callback._board.begin(study.ask())
+        study.report(number, report(9, -5.0 + epochs), rung=False)
+        places.append(write_checkpoint(folder.path / "trials" / "session-0" / f"{number:05d}-00001", 0, epochs))
+    callback.export(0, str(places[0]))
+    places[1].rename(elsewhere)
+    study.finish(0, "failed", "diverged in epoch 10")
+    failed, other = (Trial("made up", config={"number": number}, stub=True) for number in (0, 1))
+    callback.on_trial_complete(0, [], failed)
+    assert callback.best["trial"] == 0  # of nothing else there is a checkpoint
+    elsewhere.rename(places[1])
+    callback.on_checkpoint(0, [], other, Checkpoint(str(places[1])))
+    assert callback.best["trial"] == 1
+    callback.export(0, str(places[0]))  # as a kill before it was deposed leaves it
+    resumed = callback_of(study, folder)
+    resumed.catch_up()
+    assert resumed.best["trial"] == 1
+
+
+def test_a_winner_that_the_disk_does_not_give_is_said_and_tried_again(make_study, tmp_path, monkeypatch):
+    study, folder = make_study(trials=1), new_folder(tmp_path)
+    callback, said = callback_of(study, folder), []
+    callback._board.begin(study.ask())
+    study.report(0, report(9, -4.0), rung=False)
+    place = write_checkpoint(folder.path / "trials" / "session-0" / "00000-00001", 0, epochs=1)
+    monkeypatch.setattr(callback._view, "note", said.append)
+    folder.journal.touch()
+    weights = (place / MODEL).rename(tmp_path / "weights")
+    callback.on_checkpoint(0, [], Trial("made up", config={"number": 0}, stub=True), Checkpoint(str(place)))
+    assert len(said) == 1
+    weights.rename(place / MODEL)
+    callback.on_step_end(0, [])
+    assert callback.best["trial"] == 0
+
+
+@pytest.mark.parametrize(("state", "says"), [("stopped", False), ("failed", True)])
+def test_a_worker_that_dies_as_its_trial_ends_has_not_failed_it(make_study, tmp_path, monkeypatch, state, says):
+    study, folder = make_study(trials=1), new_folder(tmp_path)
+    callback, said = callback_of(study, folder), []
+    monkeypatch.setattr(callback._view, "note", said.append)
+    callback._board.begin(study.ask())
+    study.report(0, report(9, -4.0), rung=True)
+    study.finish(0, state, "why" if state == "failed" else None)
+    trial = Trial("made up", config={"number": 0}, stub=True)
+    keep_error(trial, raised(RuntimeError("gone")).as_instanceof_cause())
+    callback.on_trial_error(0, [], trial)
+    assert bool(said) == says
 
 
 def test_who_has_won_final_runs_stays_the_winner_until_the_next(make_study, tmp_path):
     study, folder = make_study(trials=8, final_seeds=3), new_folder(tmp_path)
-    view = LiveView(study, rungs(27), 1, lambda: None)
-    board = Board(folder.tensorboard)
-    callback = SweepCallback(study, folder, view, board, Clock(0.0, {}), lambda: 1, {}, lambda: None)
+    callback = callback_of(study, folder)
     for number in range(8):
         study.ask()
         study.report(number, report(27, -9.0 + number), rung=True)
