@@ -179,12 +179,12 @@ class Study:
         return record
 
     def _informing(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        """What proposals are made by: this sweep's trials, and earlier sweeps' that it has not tried itself by now."""
+        """What proposals are made by: this sweep's trials, and earlier sweeps' that came further than its own try."""
         own = list(filter(informs, self.telling(trials)))
         if not self._earlier:
             return own
-        tried = {key_of(trial.params) for trial in own if trial.intermediate_values}
-        return [*(trial for trial in self._earlier if key_of(trial.params) not in tried), *own]
+        reached = {key_of(trial.params): _reached(trial, math.inf) for trial in own}
+        return [*(given for given in self._earlier if _reached(given) > reached.get(key_of(given.params), -1)), *own]
 
     def telling(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         """All trials; of very many the best at each rung, the newest, the newest that failed, and others at random."""
@@ -239,12 +239,12 @@ class Study:
             stops: whether the trial ends there, told once its value is known.
         """
         record = self.records[number]
+        record.node, record.failure, record.reported_at = report.node, report.failure, time.time()
+        if report.failure is not None and report.epoch < record.epoch:  # it could not be set up again
+            return
         record.reach(report.epoch)
-        record.node, record.best = report.node, report.best
-        record.train_seconds = report.train_seconds
+        record.best, record.train_seconds = report.best, report.train_seconds
         self._stand(record)
-        record.failure = report.failure
-        record.reported_at = time.time()
         scored = [metrics for metrics in report.curve if "val_elbo" in metrics]
         record.last = scored[-1] if scored else record.last
         if rung:
@@ -370,6 +370,11 @@ class Study:
         counts = dict.fromkeys(STATES, 0) | Counter(map(attrgetter("state"), self.records.values()))
         counts["pending"] += self.requested - len(self.records)
         return counts
+
+
+def _reached(trial: FrozenTrial, failed: float = 0) -> float:
+    """The highest rung that a trial has been to; of one that failed there or below, what is given."""
+    return failed if trial.state == TrialState.FAIL else max(trial.intermediate_values, default=0)
 
 
 def _begin(path: Path, settings: Settings, earlier: Sequence[Earlier]) -> None:

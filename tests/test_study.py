@@ -7,6 +7,7 @@ from sweeping import SETTINGS, report
 from sweep import space
 from sweep.begun import read_settings
 from sweep.earlier import Earlier
+from sweep.record import Report
 from sweep.study import Study
 from vae.encoding import DataSpec
 from vae.errors import UserError
@@ -25,6 +26,16 @@ def test_states_always_sum_to_what_was_requested(make_study):
     study.finish(1, "failed", "diverged")
     assert study.counts()["stopped"] == study.counts()["failed"] == 1
     assert sum(study.counts().values()) == 5
+
+
+def test_what_can_not_be_set_up_again_keeps_what_it_has_trained(make_study):
+    study = make_study(trials=1)
+    study.ask()
+    study.report(0, report(3, -5.0), rung=True)
+    study.report(0, Report(0, [], {}, 0.0, "elsewhere", "out of memory"), rung=False)
+    record = study.records[0]
+    assert (record.epoch, record.train_seconds, record.best["val_elbo"]) == (3, 2.5, -5.0)
+    assert (record.failure, record.node) == ("out of memory", "elsewhere")
 
 
 def test_no_more_trials_than_requested(make_study):

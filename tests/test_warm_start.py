@@ -142,6 +142,21 @@ def test_what_the_sweep_has_tried_itself_counts_once(begin):
     assert len(informing()) == len(before) - 1
 
 
+@pytest.mark.parametrize(("ends", "known"), [((1, 3), -5.0), ((1, 3, 9), -9.0), ((1, None), None)])
+def test_what_an_earlier_sweep_knows_counts_until_this_one_has_come_as_far(make_earlier, begin, ends, known):
+    """Or has failed of itself; `known` is the best value at rung 9."""
+    make_earlier(9, lambda number, _: report(9, -5.0 - number))
+    study = begin()
+    defaults = [study.ask() for _ in FAMILIES]
+    for epoch in ends:
+        if epoch is None:
+            study.finish(defaults[0].number, "failed", "diverged")
+        else:
+            study.report(defaults[0].number, report(epoch, -9.0), rung=True)
+    tried = [t for t in study._informing(study.drawn()) if t.params == study.drawn()[0].params]
+    assert max((t.intermediate_values[9] for t in tried if 9 in t.intermediate_values), default=None) == known
+
+
 @with_earlier
 def test_earlier_trials_are_no_trials_of_the_sweep(begin):
     study = begin()
