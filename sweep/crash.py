@@ -50,13 +50,13 @@ class SetupError(Exception):
     """A node can't be made ready for trials, whichever they are."""
 
 
-_GPU_ERRORS = ("CUDA error", "cuDNN error", "CUDNN_", "CUBLAS_")
+GPU_ERRORS = ("CUDA error", "cuDNN error", "CUDNN_", "CUBLAS_")
 """Of PyTorch, after which a process is of no use: the GPU's, another's that shares it by MPS, or indeed the trial's."""
 _IN_SETUP = {  # the error itself is text by then
     SetupError.__name__: SETUP,
     StoreError.__name__: STORAGE,
     OtherRunError.__name__: OUTDATED,
-    **dict.fromkeys(_GPU_ERRORS, WORKER),
+    **dict.fromkeys(GPU_ERRORS, WORKER),
 }
 _NOT_SHARED = "Unable to set up cluster storage"  # Ray's, on a node that does not see where results are
 
@@ -93,12 +93,15 @@ def classify(error: Exception) -> Crash:
 
 
 def _of_setup(text: str) -> Crash:
-    """What is to blame for an error, by then a traceback, in the process that was to train a trial."""
+    """What is to blame for an error, by then a traceback, in the process that was to train a trial.
+
+    Of the trial's own none is left: one that can't be built has failed without an error, see `sweep.trial`.
+    """
     lines = text.splitlines()
     for word, blamed in _IN_SETUP.items():
         if told := [line for line in lines if word in line]:
             return Crash(blamed, f"its worker could not be set up: {_line(told[-1], 0)}")
-    return Crash(TRIAL, f"its worker could not be set up: {_line(text, -1)}")
+    return Crash(SETUP, f"its worker could not be set up: {_line(text, -1)}")
 
 
 def _of_task(cause: Exception) -> Crash:
@@ -109,7 +112,7 @@ def _of_task(cause: Exception) -> Crash:
         return Crash(OUTDATED, f"its checkpoint can't be gone on from: {cause}")
     if isinstance(cause, OSError) or _NOT_SHARED in str(cause):
         return Crash(STORAGE, f"its checkpoint could not be kept: {reason(cause)}")
-    if str(cause).startswith(_GPU_ERRORS):
+    if str(cause).startswith(GPU_ERRORS):
         return Crash(WORKER, _line(str(cause), 0))
     return Crash(TRIAL, f"{type(cause).__name__}: {_line(str(cause), 0)}")
 

@@ -10,7 +10,7 @@ import ray
 import torch
 from ray import tune
 
-from sweep.crash import SetupError
+from sweep.crash import GPU_ERRORS, SetupError
 from sweep.record import Report
 from sweep.rungs import rungs, validates
 from sweep.settings import Settings
@@ -83,8 +83,10 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
                 self._settings.epoch_steps,
                 self._settings.min_kl,
             )
-        except (UserError, RuntimeError) as error:
-            self._failure = failure_of(error)
+        except Exception as error:  # the data are there, so it is the configuration's, unless the GPU's
+            if str(error).startswith(GPU_ERRORS):
+                raise
+            self._failure = str(error).partition("\n")[0] or type(error).__name__
             return
         if config["checkpoint"] is not None:
             self._restore(self._trainer, config["checkpoint"])

@@ -43,7 +43,7 @@ ERRORS = {
     "raised in training": (raised(ValueError("no such\nthing")).as_instanceof_cause(), TRIAL, "ValueError: no such"),
     "raised in setup": (
         ActorDiedError(raised(OSError("disk full"))),
-        TRIAL,
+        SETUP,
         "its worker could not be set up: OSError: disk full",
     ),
     "a checkpoint that finds no room in setup": (

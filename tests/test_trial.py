@@ -92,6 +92,13 @@ def reports(trial, count):
     return [trial.step()["report"] for _ in range(count)]
 
 
+def test_what_can_not_be_built_has_failed_and_not_its_worker():
+    trial = BoundTrial({**config(), "seed": 2**80})  # of more bits than torch's generators take
+    assert trial.step()["report"].failure
+    assert trial.reset_config(config())
+    assert trial.step()["report"].failure is None
+
+
 def test_it_reports_at_every_rung(trial):
     told = reports(trial, 3)
     assert [report.epoch for report in told] == [1, 3, 9]
