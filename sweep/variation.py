@@ -27,7 +27,8 @@ class Variation(OneByOne):
     """Proposes the parameters of a good trial, but for one or two: a number is moved, another choice is made.
 
     The best is varied in half of the proposals, the second in a quarter, and so on: values at low rungs mislead, and
-    other families shall stay in play. What hangs on another choice is as the best trial has it that knows it.
+    other families shall stay in play. What hangs on another choice is as the best trial has it that knows it; and if
+    another family is chosen, its best is varied instead, for what suits one says little of another.
 
     Args:
         ranked: trials with values, best first; one at least.
@@ -47,8 +48,11 @@ class Variation(OneByOne):
         while place + 1 < len(self._ranked) and self._dice.random() < _NEXT:
             place += 1
         self._parent = self._ranked[place]
-        names = sorted(name for name, known in self._parent.distributions.items() if not known.single())
-        self._varied = set(self._dice.sample(names, min(len(names), self._dice.randint(1, _MOST_VARIED))))
+        self._varied = self._some(self._parent, self._dice.randint(1, _MOST_VARIED))
+
+    def _some(self, trial: FrozenTrial, count: int) -> set[str]:
+        names = sorted(name for name, known in trial.distributions.items() if not known.single())
+        return set(self._dice.sample(names, min(len(names), count)))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -57,8 +61,18 @@ class Variation(OneByOne):
         known = (other.params[param_name] for other in (self._parent, *self._ranked) if param_name in other.params)
         for value in known:
             if lies_in(value, param_distribution):
-                return self._another(value, param_distribution) if param_name in self._varied else value
+                return self._varied_from(value, param_name, param_distribution)
         return self._uniform.sample_independent(study, trial, param_name, param_distribution)
+
+    def _varied_from(self, value: Any, name: str, distribution: BaseDistribution) -> Any:
+        if name not in self._varied:
+            return value
+        another = self._another(value, distribution)
+        kin = (trial for trial in self._ranked if trial.params[name] == another)
+        if name == "family" and (best := next(kin, None)) is not None:
+            self._parent = best
+            self._varied = self._some(best, 1)
+        return another
 
     def _another(self, value: Any, distribution: BaseDistribution) -> Any:
         if few := _few(distribution):

@@ -140,6 +140,18 @@ def test_a_variation_is_a_good_trial_but_for_one_parameter_or_two():
     assert changed == known.keys() - {"family"}
 
 
+def test_another_family_is_varied_from_its_own_best():
+    points = [{**point, "learning_rate": 1e-3 + 1e-4 * i} for i, point in enumerate(space.first_points(TASK))]
+    trials = told(suggest, points, [0.0, -1.0, -2.0, -3.0, -4.0])
+    best = {trial.params["family"]: trial.params for trial in trials}
+    switched = 0
+    for params in variations(trials, 600, suggest):
+        known = best[params["family"]]
+        assert sum(params.get(name) != value for name, value in known.items()) <= 2
+        switched += params["family"] == trials[-1].params["family"]
+    assert switched > 10
+
+
 def test_the_best_is_varied_most_and_those_without_a_value_are_not():
     points = [{"width": 8 * (i + 1)} for i in range(8)]
     trials = told(two, points, [-1.0, None, -3.0, 0.0, -2.0, None, -4.0, -5.0])
