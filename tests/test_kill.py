@@ -17,9 +17,9 @@ KILLS = 3
 SMALL = ("--trials", 12, "--max-epochs", 9, "--epoch-steps", 700, "--max-concurrent", 1, "--seed", 5)
 
 
-def test_a_sweep_killed_and_resumed_is_that_which_ran_through(tmp_path):
+def test_a_sweep_killed_and_resumed_is_that_which_ran_through(chords, tmp_path):
     """With one worker; results are under a relative path, as a user gives it."""
-    where = ("--results", "results", "--family", "dense", "--family", "recurrent")
+    where = ("--data", chords, "--results", "results", "--family", "dense", "--family", "recurrent")
     code, output = run("--name", "whole", *SMALL, *where, cwd=tmp_path)
     assert code == 0, output
     moments = random.Random(0)
