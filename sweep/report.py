@@ -69,7 +69,8 @@ _PLANS = (
         "parallel",
         "Parallel coordinates",
         "The most important parameters, and what came of them at the first rung and at the one that trials are "
-        f"compared at. Lines below an axis: the trial has no such parameter, or did not get there. {_RANK}",
+        "compared at. Lines below an axis: the trial has no such parameter, or a value that the space no longer has, "
+        f"or did not get there. {_RANK}",
         parallel.draw,
     ),
     _Plan("slices", "Slices", f"Rank value against each parameter, the most important first. {_RANK}", slices.draw),

@@ -86,6 +86,18 @@ def test_one_family_and_trials_that_all_fail_are_a_report_too(tmp_path):
     assert "20 failed" in (folder.path / "report.html").read_text()
 
 
+def test_values_that_the_space_no_longer_has_are_left_out(tmp_path, monkeypatch):
+    """As of a sweep that another version of the code goes on with."""
+    folder = new_folder(tmp_path)
+    for recalls in ((0, 64, 128), (64, 128)):
+        monkeypatch.setattr("sweep.space.RECALLS", recalls)
+        study = open_study(folder.journal, 24, families=("recurrent",), seed=2)
+        search(study, 12, worth)
+    assert {record.params["recall_width"] for record in study.records.values()} == {0, 64, 128}
+    assert main(["--results", str(tmp_path)]) == 0
+    assert (folder.path / "report.html").read_text().count("<img") == len(FIGURES)
+
+
 @pytest.mark.parametrize("arguments", [[], ["unknown"], ["empty"]], ids=["none", "unknown", "empty"])
 def test_no_sweep_is_told_in_one_line(tmp_path, capsys, arguments):
     (tmp_path / "empty").mkdir()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _MOST_AXES = 8
 _ABSENT = -0.16
-"""Height of what a trial doesn't have: a parameter that it did not draw, a rung that it did not reach."""
+"""Height of what a trial doesn't have: a parameter that it did not draw so, a rung that it did not reach."""
 
 
 def draw(reading: Reading) -> "Figure":
@@ -40,7 +40,10 @@ def draw(reading: Reading) -> "Figure":
 
 def _params(trial: Trial, axes: dict[str, Scale]) -> list[float]:
     drawn, absent = trial.frozen.params, _ABSENT + 0.06 * jitter(trial.number)
-    return [scale.place(drawn[name], trial.number) if name in drawn else absent for name, scale in axes.items()]
+    return [
+        scale.place(drawn[name], trial.number) if name in drawn and scale.holds(drawn[name]) else absent
+        for name, scale in axes.items()
+    ]
 
 
 def _values(trial: Trial, rungs: Sequence[int], limits: tuple[float, float]) -> list[float]:

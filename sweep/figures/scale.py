@@ -37,6 +37,10 @@ class Scale:
         """Whether the values are words."""
         return bool(self.choices) and isinstance(self.choices[0], str)
 
+    def holds(self, value: Any) -> bool:
+        """Whether a value lies on it: those of an earlier start may not, where the space was another."""
+        return value in self.choices if self.choices else self.low <= value <= self.high
+
     def place(self, value: Any, number: int) -> float:
         """Where the value of a trial lies; those of equal choices beside each other."""
         if self.choices:
@@ -74,7 +78,7 @@ def scale_of(distribution: BaseDistribution) -> Scale | None:
 
 
 def scales(reading: Reading) -> dict[str, Scale]:
-    """The axes of all parameters that vary, the family first, then the most important.
+    """The axes of all parameters that vary, as they were last drawn; the family first, then the most important.
 
     Raises:
         TooFewError: there is none.

@@ -55,7 +55,8 @@ def _axes(panel: "Axes", scale: Scale, limits: tuple[float, float]) -> None:
 def _marks(panel: "Axes", trials: Sequence[Trial], name: str, scale: Scale, epoch: int, shade: float) -> None:
     low = panel.get_ylim()[0]
     for family, mark in MARKS.items():
-        shown = [t for t in trials if t.family == family and name in t.frozen.params and epoch in t.values]
+        having = [t for t in trials if t.family == family and name in t.frozen.params and epoch in t.values]
+        shown = [trial for trial in having if scale.holds(trial.frozen.params[name])]
         x = [scale.place(trial.frozen.params[name], trial.number) for trial in shown]
         y = np.maximum([trial.values[epoch] for trial in shown], low)
         panel.scatter(x, y, s=18, color=HUES[family], marker=mark, alpha=shade, linewidths=0, clip_on=False)
