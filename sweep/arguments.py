@@ -3,6 +3,7 @@
 import argparse
 import re
 from pathlib import Path
+from shlex import quote
 
 from sweep.scheduler import KINDS, PROMOTION
 from sweep.settings import FINAL_SEEDS, FINALISTS
@@ -182,6 +183,24 @@ def check(args: argparse.Namespace) -> None:
     fixed = sorted(args.given & {*_FIXED, "name", "seed"})
     if args.resume is not None and fixed:
         raise UserError(f"--{fixed[0].replace('_', '-')} is fixed once a sweep has begun; leave it out of --resume.")
+
+
+def name_of(option: str, given: str, cluster: Path | None) -> str:
+    """The name of an earlier sweep, which a shell completes with a slash.
+
+    Args:
+        option: that names it.
+        given: with it.
+        cluster: that has its results elsewhere, or None.
+
+    Raises:
+        UserError: it is a path.
+    """
+    place, slash, name = given.rstrip("/").rpartition("/")
+    if slash:
+        results = "" if cluster is not None else f"--results {quote(place or slash)} "
+        raise UserError(f"{option} {given}: must be a name, not a path; pass {results}{option} {quote(name)}.")
+    return name
 
 
 def check_finals(args: argparse.Namespace, final_seeds: int, max_epochs: int) -> None:

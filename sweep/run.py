@@ -13,7 +13,7 @@ import torch
 from ray.tune import Callback
 
 from sweep import space
-from sweep.arguments import DEFAULT_TRIALS, check, parse
+from sweep.arguments import DEFAULT_TRIALS, check, name_of, parse
 from sweep.board import Board
 from sweep.callback import KEPT_TRIALS, Clock, SweepCallback
 from sweep.crash import Standstill
@@ -251,10 +251,10 @@ def main(argv: list[str] | None = None) -> int:
 def _run_somewhere(args: argparse.Namespace, words: list[str]) -> None:
     """On the cluster of a file that is filled in, which tells what is wrong with the command; or here."""
     check(args)
-    args.resume = args.resume.rstrip("/") if args.resume is not None else None  # as a shell completes it
-    args.warm_start = [name.rstrip("/") for name in args.warm_start]
     if args.cluster is None and known_address(args.address) is None and is_meant(DEFAULT_CLUSTER):
         args.cluster = DEFAULT_CLUSTER
+    args.resume = name_of("--resume", args.resume, args.cluster) if args.resume is not None else None
+    args.warm_start = [name_of("--warm-start", name, args.cluster) for name in args.warm_start]
     if args.cluster is None and args.watch is not None:
         raise UserError("--watch needs the cluster that the job was submitted to: pass --cluster FILE.")
     if args.cluster is None:
