@@ -27,7 +27,7 @@ def default_name(data: str) -> str:
 
 def _lasting(data: str) -> str:
     """What names the same data whatever the working directory."""
-    return data if data == "bach" else str(Path(data).resolve())
+    return data if data == "bach" else str(Path(data).expanduser().resolve())
 
 
 def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:

@@ -146,9 +146,9 @@ def _quoted(words: Sequence[str]) -> str:
 
 def _sent(cluster: Path, data: str) -> str:
     """Where the head finds the data."""
-    if not Path(data).exists():
+    here = Path(data).expanduser().resolve()  # Ray would copy a link as one
+    if not here.exists():
         return data
-    here = Path(data).resolve()  # Ray would copy a link as one
     from ray.autoscaler import sdk
 
     key = hashlib.sha256(str(here).encode()).hexdigest()[:8]  # two folders of one name are two

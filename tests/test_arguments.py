@@ -89,6 +89,15 @@ def test_the_floor_of_wide_rows_is_higher_unless_told(words, floor, tmp_path):
         assert params["rate_target"] == pytest.approx(Config.for_data(corpus.spec, {}).rate_target)
 
 
+def test_data_in_a_home_folder_are_found_again_by_those_who_resume(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_corpus(make_wide_rows(PITCHES), tmp_path / "wide.npz")
+    settings, _ = prepare(
+        parse(["--data=~/wide.npz", "--results", str(tmp_path / "results")])
+    )  # which no shell expands
+    assert settings.data == str(tmp_path / "wide.npz")
+
+
 def test_options_are_not_abbreviated(capsys):
     """What goes to a cluster is all but `--cluster`, by its whole name."""
     with pytest.raises(SystemExit, match="2"):

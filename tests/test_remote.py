@@ -1,6 +1,7 @@
 """What a cluster is told, and what of one that can't be reached; how sweeps run on one is in tests/cluster."""
 
 import argparse
+import re
 
 import pytest
 import yaml
@@ -46,6 +47,16 @@ def test_who_can_not_reach_a_cluster_is_told_what_starting_it_ends(args, typed):
     typed[1].append("ray job list")
     with pytest.raises(UserError, match=r"`ray up .*aws.yaml` starts it, and ends what runs there"):
         submit(["--trials", "3"], args, "far")
+
+
+def test_data_in_a_home_folder_are_sent_too(args, typed, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "tunes").mkdir()
+    args.data = "~/tunes"
+    typed[1].append("mkdir")
+    with pytest.raises(UserError, match="could not be started there"):
+        submit(["--data=~/tunes"], args, "far")
+    assert re.search(r"mkdir -p ~/sweep-data/\w{8}-tunes$", typed[0][-1])
 
 
 @pytest.mark.parametrize("code", ["0123456789ab+changes", None])
