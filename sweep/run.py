@@ -97,9 +97,11 @@ def _run(args: argparse.Namespace) -> None:
                 save_corpus(corpus, folder.data)  # for `--resume` on a machine that lacks them
             _sweep(args, started, settings, corpus, learned, folder)
     except OSError as error:  # of a quota, or a file system of the network
-        raise UserError(
-            f"{folder.path}: {reason(error)}; what was written is kept, go on with {folder.again}."
-        ) from None
+        begun = folder.journal.exists()
+        way_out = (
+            f"what was written is kept, go on with {folder.again}" if begun else "mend that, or pass another --results"
+        )
+        raise UserError(f"{folder.path}: {reason(error)}; {way_out}.") from None
 
 
 def _room(folder: SweepFolder, resources: Resources) -> int:

@@ -21,6 +21,7 @@ from vae import checkpoint, sample
 from vae.bounds import TEST_SEED, VALIDATION_SEED, evaluate
 from vae.config import FAMILY_NAMES, Config
 from vae.corpus import load_corpus
+from vae.store import LOCK
 from vae.windows import Songs
 
 SUMMARY_KEYS = {
@@ -314,6 +315,14 @@ def test_results_that_cannot_be_written_are_told(chords, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["--data", str(chords), "--results", str(tmp_path / "file" / "results")]) == 2
     assert "results can't be written (Not a directory); pass another --results" in capsys.readouterr().err
+
+
+def test_an_error_before_anything_is_written_is_told_without_a_sweep_to_go_on_with(chords, tmp_path, capsys):
+    (tmp_path / "early" / LOCK).mkdir(parents=True)  # where the driver's lock is to be
+    assert main(["--data", str(chords), "--results", str(tmp_path), "--name", "early"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'early'}: Is a directory")
+    assert error.endswith("; mend that, or pass another --results.\n")
 
 
 def test_data_that_changed_cannot_be_resumed(finished, chords, capsys):
