@@ -13,6 +13,7 @@ from sweep.board import Board
 from sweep.callback import SweepCallback
 from sweep.results import SweepFolder
 from sweep.settings import FINAL_SEEDS, Settings
+from sweep.stop import Stop
 from vae import checkpoint, rendering, statistics
 from vae.bounds import TEST_SEED, evaluate, importance_weighted_bound
 from vae.corpus import Corpus
@@ -31,18 +32,8 @@ _HEARD, _HEARD_SECONDS = 4, 60.0
 
 
 def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: Board, settings: Settings) -> None:
-    """Scores the winner on test, writes the summary, and adds samples to TensorBoard.
-
-    Raises:
-        UserError: no trial has a result.
-    """
-    if callback.best is None:
-        callback.write()
-        board.close()
-        raise UserError(
-            f"{folder.path}: no trial finished an epoch; the lines above say why. Once that is mended, go on with "
-            f"{folder.again} and more --trials, or another --time-budget."
-        )
+    """Scores the winner on test, writes the summary, and adds samples to TensorBoard."""
+    assert callback.best is not None
     model = checkpoint.load(folder.best).model
     callback.best |= _test(model, corpus)
     pieces = draw(model, _PIECES, 1.0, 0)
@@ -51,6 +42,27 @@ def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: 
     board.close()
     _tell(summary, folder, settings.min_kl)
     _tell_longer(callback.best["epoch"], callback.epochs_of_best(), folder, settings)
+
+
+def finish_without(callback: SweepCallback, folder: SweepFolder, board: Board, stop: Stop) -> None:
+    """As `finish`, of a sweep that has no winner.
+
+    Raises:
+        UserError: nobody stopped it; says why there is none.
+    """
+    failed = callback.write()["trials"]["failed"]
+    board.close()
+    if stop.interrupted:
+        return
+    if stop.left() == 0.0 and not failed:
+        raise UserError(
+            f"{folder.path}: the time budget was shorter than an epoch; go on with {folder.again} and a longer "
+            "--time-budget."
+        )
+    raise UserError(
+        f"{folder.path}: no trial finished an epoch; the lines above say why. Once that is mended, go on with "
+        f"{folder.again} and more --trials, or another --time-budget."
+    )
 
 
 def heard(pieces: npt.NDArray[Any], spec: DataSpec) -> list[npt.NDArray[np.float32]]:

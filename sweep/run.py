@@ -18,7 +18,7 @@ from sweep.board import Board
 from sweep.callback import KEPT_TRIALS, Clock, SweepCallback
 from sweep.crash import Standstill
 from sweep.earlier import Earlier
-from sweep.final import finish
+from sweep.final import finish, finish_without
 from sweep.finals import adopt, train_finals
 from sweep.live import LiveView, duration, say
 from sweep.nodes import Newcomers, Preflight, require_sound
@@ -183,12 +183,13 @@ def _sweep(
         for number in (signal.SIGINT, signal.SIGTERM):  # from here on either ends the command
             signal.signal(number, signal.default_int_handler)
     torch.set_num_threads(os.cpu_count() or 1)
-    failure = stop.failure or final_stop.failure
-    if failure is None or callback.best is not None:
+    if callback.best is not None:
         finish(callback, folder, corpus, board, settings)
+    else:
+        finish_without(callback, folder, board, stop)
     if stop.impatient:
         say(f"nothing better in the last {args.patience:.3g} of the budget (--patience)")
-    if failure is not None:
+    if failure := stop.failure or final_stop.failure:
         again = f"{folder.again}{_TIME if study.most is None else ''}"
         raise UserError(f"{folder.path}: {failure}, then go on with {again}.")
     _tell_left(study, stop, cut_short, folder)

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import time
 from wsgiref.util import setup_testing_defaults
 
 import optuna
@@ -266,6 +267,22 @@ def test_ctrl_c_stops_cleanly_keeps_everything_and_says_how_to_go_on(chords, tmp
     paused = [number for number, row in rows.items() if row["state"] == "paused" and row["epochs"] != "0"]
     assert all(folder.trials.newest(f"{number:05d}-") is not None for number in paused)
     assert not folder.finals.sessions()
+
+
+def test_ctrl_c_before_the_first_epoch_ends_says_how_to_go_on_and_nothing_else(chords, tmp_path):
+    process = start(
+        *("--data", chords, "--results", tmp_path, "--name", "early", "--trials", 9),
+        *("--epoch-steps", 10**9, "--family", "dense"),
+    )
+    wait_for(lambda: count_of(tmp_path, "early", "running") >= 1, process)
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(1.0)  # else it would hear of one
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    assert "not all trials ended; go on with: python -m sweep.run --resume early" in output
+    assert "lines above" not in output
+    assert "Traceback" not in output
 
 
 def test_patience_ends_a_search_that_finds_nothing_better(chords, tmp_path):
