@@ -35,8 +35,19 @@ def test_normalised_notes_of_a_key_never_overlap(raw):
     assert {tuple(note[:2]) for note in notes.tolist()} == {(pitch, start) for pitch, start, _ in raw}
 
 
-def test_a_new_onset_cuts_the_earlier_note():
-    assert normalise([(60, 0, 8), (60, 4, 6)]).tolist() == [[60, 0, 4], [60, 4, 6]]
+@given(st.lists(st.tuples(st.integers(21, 108), st.integers(0, 20), st.integers(1, 9)), max_size=30))
+def test_a_key_sounds_wherever_one_of_its_notes_does(raw):
+    sounding = {(pitch, step) for pitch, start, length in raw for step in range(start, start + length)}
+    notes = normalise([(pitch, start, start + length) for pitch, start, length in raw]).tolist()
+    assert {(pitch, step) for pitch, start, end in notes for step in range(start, end)} == sounding
+
+
+def test_a_new_onset_cuts_the_earlier_note_and_sounds_on_for_it():
+    assert normalise([(60, 0, 4), (60, 2, 6)]).tolist() == [[60, 0, 2], [60, 2, 6]]
+    assert normalise([(60, 0, 16), (60, 4, 5)]).tolist() == [[60, 0, 4], [60, 4, 16]]
+    assert normalise([(60, 0, 9), (60, 2, 3), (60, 5, 6), (61, 4, 5)]).tolist() == [
+        *([60, 0, 2], [60, 2, 5], [61, 4, 5], [60, 5, 9])
+    ]
 
 
 def test_of_two_notes_with_one_onset_the_longer_stays():

@@ -126,11 +126,11 @@ def test_a_bar_that_is_no_whole_number_of_steps_keeps_the_beats(tmp_path):
     assert (song.notes.tolist(), song.steps_per_bar) == ([[60, 0, 1]], None)
 
 
-def test_a_song_ends_with_its_last_note_though_another_of_its_key_was_cut(tmp_path):
+def test_a_song_ends_with_its_last_note_though_another_of_its_key_cuts_it(tmp_path):
     held, struck = track(b"\x00" + STRIKE, b"\x60" + RELEASE), track(b"\x08" + STRIKE, b"\x04" + RELEASE)
     (song,) = read(tmp_path, midi(held, struck))
-    assert song.notes.tolist() == [[60, 0, 8], [60, 8, 12]]
-    assert song.steps == 12
+    assert song.notes.tolist() == [[60, 0, 8], [60, 8, 96]]
+    assert song.steps == 96
 
 
 def test_pitches_beyond_the_piano_are_counted(tmp_path):

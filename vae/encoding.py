@@ -66,11 +66,14 @@ class Song:
 def normalise(notes: npt.ArrayLike) -> Notes:
     """Sorts notes, and lets no key sound twice at once.
 
-    A new onset cuts the earlier note of the same pitch; of two notes with one onset the longer stays.
+    A new onset cuts the earlier note of the same pitch, and sounds on where that one would have; of two notes with one
+    onset the longer stays.
     """
     table = np.asarray(notes, np.int32).reshape(-1, 3)
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0]))]
     pitch, start = table[:, 0], table[:, 1]
+    apart = pitch.astype(np.int64) << 32  # so that no key's notes end before those of the keys below it
+    table[:, 2] = np.maximum.accumulate(apart + table[:, 2]) - apart
     same_key = pitch[:-1] == pitch[1:]
     kept = np.append(~(same_key & (start[:-1] == start[1:])), True)[: len(table)]
     table = table[kept]

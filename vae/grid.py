@@ -120,8 +120,7 @@ def song_of(
     if (end := int(grid[:, 1].max())) > MAX_STEPS:
         raise UnreadableFileError(path, f"{end:,} steps long, over {MAX_STEPS:,}", "Cut it into songs.")
     notes = normalise(np.concatenate([keys[:, :1], grid], axis=1))
-    steps = int(notes[:, 2].max())  # a note that another cuts, of the same key, may have been the last
-    return Song(printable(name), notes, steps, tempo, steps_per_bar, beat_type, len(heard) - len(keys))
+    return Song(printable(name), notes, end, tempo, steps_per_bar, beat_type, len(heard) - len(keys))
 
 
 def _why_none(notes: int, heard: int) -> str:
