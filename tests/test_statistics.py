@@ -198,10 +198,16 @@ def test_excerpts_are_full_windows_of_one_song_each():
     assert np.array_equal(cut, np.broadcast_to(song[:, None, None], cut.shape))
 
 
-def test_songs_that_are_all_too_short_are_padded_with_silence():
-    cut, song = excerpts(split_of([np.ones((2, 3), np.uint8), np.ones((4, 3), np.uint8)]), 5)
-    assert cut.sum(axis=2).tolist() == [[3, 3, 0, 0, 0], [3, 3, 3, 3, 0]]
-    assert song.tolist() == [0, 1]
+def test_of_songs_that_are_all_too_short_windows_are_as_long_as_the_median_one():
+    cut, song = excerpts(split_of([np.ones((length, 3), np.uint8) for length in (2, 4, 3)]), 5)
+    assert np.array_equal(cut, np.ones((2, 3, 3)))
+    assert song.tolist() == [1, 2]
+
+
+def test_held_out_songs_that_are_too_short_hold_no_more_silence_than_they_do():
+    corpus = corpus_of([melody(walk(np.random.default_rng(18), length)) for length in [64] * 6 + [20, 30, 40]], ROLL)
+    found = summarise(np.stack([melody(walk(np.random.default_rng(19), 64))]), corpus)
+    assert (found["silence"]["held_out"], found["notes_per_step"]["held_out"]) == (0.0, 1.0)
 
 
 def test_a_cap_on_excerpts_takes_them_from_the_whole_split():

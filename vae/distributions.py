@@ -155,8 +155,9 @@ def pooled_overlap(a: Floats, b: Floats) -> float | None:
 def compare(samples: Array, corpus: Corpus) -> dict[str, Any]:
     """Samples beside the test set, and train beside it as the yardstick: what music of the same kind would get.
 
-    Of each set at most `MOST_EXCERPTS` excerpts are taken, evenly, as long as the samples. For distributions train
-    gives only as many as there are samples, since overlaps and KL depend on the number.
+    Of each set at most `MOST_EXCERPTS` excerpts are taken, evenly, as long as the samples; shorter where all songs
+    are, see `vae.statistics.excerpts`. For distributions train gives only as many as there are samples, since overlaps
+    and KL depend on the number.
 
     Args:
         samples: [N, T, D], as `vae.pieces.draw` gives them.
@@ -164,7 +165,7 @@ def compare(samples: Array, corpus: Corpus) -> dict[str, Any]:
 
     Returns:
         JSON-ready, None where a number has no meaning. `excerpts`: how many of `samples`, `test` and `train`, and
-        the `steps` of each. `statistics`, by name: the means `samples`, `test` and `train`, and `train_p5`
+        the `steps` of a sample. `statistics`, by name: the means `samples`, `test` and `train`, and `train_p5`
         and `train_p95` over its excerpts. `distributions`, by feature: `overlap`, `kl` and `pooled_overlap` of
         samples and test, and `train_overlap`, `train_kl` and `train_pooled_overlap` of train and test.
 

@@ -179,24 +179,21 @@ def measure(excerpts: Array, spec: DataSpec) -> dict[str, Floats]:
 def excerpts(split: Split, window: int, most: int = _MOST_EXCERPTS) -> tuple[Array, npt.NDArray[np.int64]]:
     """Cuts songs into full windows end to end, at most `most` of them, evenly from all songs.
 
-    Songs shorter than a window are skipped; if all are, each is padded with silence.
+    Songs shorter than a window are skipped; if all are, windows are as long as the median song.
 
     Returns:
         [N, T, D] of the split's dtype, and the song of each, [N].
     """
+    if 0 < split.lengths.max(initial=0) < window:
+        window = int(np.median(split.lengths))
     counts = split.lengths // window
-    padded = not counts.any()
-    counts = np.ones_like(counts) if padded else counts
     song = np.repeat(np.arange(len(counts)), counts)
     index = np.arange(len(song)) - np.repeat(np.cumsum(counts) - counts, counts)
     count = min(most, len(song), max(1, _MOST_STEPS // window))
     chosen = np.unique(np.linspace(0, len(song) - 1, count).astype(np.int64))
     song, index = song[chosen], index[chosen]
     rows = ((np.cumsum(split.lengths) - split.lengths)[song] + index * window)[:, None] + np.arange(window)
-    cut = split.values[rows.clip(max=len(split.values) - 1)]
-    if padded:
-        cut[np.arange(window) >= split.lengths[song][:, None]] = 0
-    return cut, song
+    return split.values[rows], song
 
 
 def summarise(samples: Array, corpus: Corpus) -> dict[str, Any]:
