@@ -126,6 +126,27 @@ def test_identical_rows_are_kept_and_stay_on_one_side(tmp_path):
     assert sum(map(len, sides)) == len(set.union(*sides)) == 30
 
 
+@pytest.mark.parametrize("onsets", [False, True])
+def test_transposed_rolls_stay_on_one_side(tmp_path, onsets):
+    rolls = np.zeros((30, 12, 2, 88), np.uint8)
+    rolls[:, :, :, 30:50] = RNG.random((30, 12, 2, 20)) < 0.3
+    moved = np.concatenate([np.roll(rolls, keys, axis=3) for keys in (-30, -3, 0, 7, 38)])
+    array = moved.reshape(150, 12, 176) if onsets else moved[:, :, 0]
+    corpus = load_corpus(save(tmp_path / "a.npy", array))
+    sides = []
+    for split in corpus.splits.values():
+        keys = [np.nonzero(song[:, :88])[1] for song in split.songs()]
+        sides.append({(key - key.min()).tobytes() for key in keys})
+    assert sum(len(split.lengths) for split in corpus.splits.values()) == 150
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 30
+
+
+def test_a_piece_in_nine_keys_and_silence_are_too_few_to_split(tmp_path):
+    copies = np.stack([np.zeros((12, 88)), *(np.roll(np.eye(12, 88), key, axis=1) for key in range(9))])
+    with pytest.raises(UserError, match="needs 3 pieces that differ, transposed or not, found 2 among 10"):
+        load_corpus(save(tmp_path / "a.npy", copies))
+
+
 def test_an_npz_keeps_its_own_split(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, train=ROLLS[:10], valid=ROLLS[10:13, :4], test=ROLLS[13:])
@@ -196,3 +217,10 @@ def test_many_rows_are_read_fast(tmp_path):
     corpus = load_corpus(path)
     assert time.perf_counter() - start < 5
     assert [len(split.values) for split in corpus.splits.values()] == [80_000, 10_000, 10_000]
+
+
+def test_many_rolls_are_read_fast(tmp_path):
+    path = save(tmp_path / "a.npy", (RNG.random((50_000, 16, 88), np.float32) < 0.05).astype(np.uint8))
+    start = time.perf_counter()
+    load_corpus(path)
+    assert time.perf_counter() - start < 10

@@ -126,7 +126,7 @@ def table_of(path: Path, loaded: dict[str, npt.NDArray[Any]]) -> Table:
     if len(arrays) == len(SPLITS):
         sides = np.repeat(np.arange(len(SPLITS)), songs)
     else:
-        sides = _sides(path, values.reshape(songs[0], -1), lengths)
+        sides = _sides(path, values.reshape(songs[0], -1, values.shape[1]), lengths, rolls)
     report = f"{path.name}: {sum(songs):,} songs, {len(values):,} steps of {values.shape[1]} numbers, {encoding}"
     # An array [N, T, 88] is N pieces of T steps: they are windows already.
     return Table(encoding, values, lengths, sides, DEFAULT_TEMPO, window=int(lengths.max()), report=(report,))
@@ -191,9 +191,16 @@ def _values(
     return values, "real"
 
 
-def _sides(path: Path, songs: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    names = [digest(song) for song in songs]
+def _sides(path: Path, songs: npt.NDArray[Any], lengths: npt.NDArray[np.int64], rolls: bool) -> npt.NDArray[np.int64]:
+    names = [digest(_from_lowest_key(song) if rolls else song) for song in songs]
     if len(set(names)) < len(SPLITS):
+        rule = "3 pieces that differ, transposed or not" if rolls else "3 rows that differ"
         found = f"found {len(set(names))} among {len(names)}"
-        raise UserError(f"{path}: a split needs 3 rows that differ, {found}. Pass more data.")
+        raise UserError(f"{path}: a split needs {rule}, {found}. Pass more data.")
     return deal(names, lengths)
+
+
+def _from_lowest_key(roll: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A piece [T, D], transposed so that its lowest key is the first: of music there are often copies in all keys."""
+    # The keys below it are 0 in every step, so numbers may pass from a step, or from onsets, to what is before it.
+    return np.roll(roll, -int(roll[:, :PITCHES].any(axis=0).argmax()))
