@@ -77,6 +77,23 @@ def test_a_repeated_note_looks_unlike_a_long_one():
     assert not np.array_equal(as_image(long, ROLL_ONSET), as_image(repeated, ROLL_ONSET))
 
 
+@pytest.mark.parametrize("steps", [32, 400, 900, 3000])
+def test_a_note_of_one_step_is_seen_however_long_the_piece(steps):
+    without = np.zeros((4, steps, PITCHES), np.uint8)
+    without[:, :, [48 - LOWEST_PITCH, 72 - LOWEST_PITCH]] = 1
+    samples = without.copy()
+    samples[:, steps // 3, 60 - LOWEST_PITCH] = 1
+    darker = (as_image(without, ROLL).astype(int) - as_image(samples, ROLL))[..., 0]
+    panels = np.array_split(darker.max(axis=0), 4)
+    assert all(columns.sum() > 150 for columns in panels)  # a pixel of navy has 232 less red than white
+
+
+@pytest.mark.parametrize("spec", [ROLL, ROLL_ONSET])
+def test_rules_of_long_pieces_leave_room_between(spec):
+    image = as_image(np.zeros((4, 3000, spec.features), np.uint8), spec)
+    assert (image.min(axis=2) > 240).mean() > 0.8
+
+
 def test_transposing_by_an_octave_moves_labels_alone():
     low = np.zeros((1, 32, PITCHES), np.uint8)
     low[0, ::4, 50 - LOWEST_PITCH] = 1

@@ -25,6 +25,10 @@ ROWS = 100
 """Rows of a heat map, at most."""
 
 _COLUMNS = 4
+_ACROSS = 400
+"""Pixels of a panel from left to right, about; where there are fewer columns, more."""
+_APART = 8
+"""Pixels between rules, at least."""
 _NOTE, _ONSET = "#8fbbe3", "#174a7c"
 _BLACK_KEY, _BEAT = "#f4f5f7", "#e2e5ea"
 _BLACK_KEYS = (1, 3, 6, 8, 10)  # pitch classes
@@ -113,14 +117,19 @@ def _keyboard(panel: "Axes", low: int, high: int) -> None:
 
 
 def _time_grid(panel: "Axes", spec: DataSpec, steps: int) -> None:
-    """Rules beats and, where the metre is known, bars; labels bars, else beats, counting from 1."""
+    """Rules beats and, where the metre is known, bars; labels bars, else beats, counting from 1.
+
+    Rules that would be too close together are left out: those of beats, or all but the labelled ones.
+    """
     beat, bar = spec.steps_per_beat, spec.steps_per_bar
-    panel.vlines(range(0, steps + 1, beat), 0, 128, color=_BEAT, linewidth=0.6, zorder=1)
-    if bar:
-        panel.vlines(range(0, steps + 1, bar), 0, 128, color=RULE, linewidth=0.8, zorder=1)
-    unit = bar or beat
+    unit, apart = bar or beat, _APART * steps / _ACROSS
     units = math.ceil(steps / unit)
     every = max(1, math.ceil(units / 8))  # so that labels never touch
+    if bar and beat >= apart:
+        panel.vlines(range(0, steps + 1, beat), 0, 128, color=_BEAT, linewidth=0.6, zorder=1)
+    ruled = range(0, steps + 1, unit if unit >= apart else unit * every)
+    color, linewidth = (RULE, 0.8) if bar else (_BEAT, 0.6)
+    panel.vlines(ruled, 0, 128, color=color, linewidth=linewidth, zorder=1)
     numbers = range(0, units, every)
     panel.set_xticks([number * unit for number in numbers], [str(number + 1) for number in numbers])
     panel.set_xlabel("bar" if bar else "beat", fontsize=8, color=TEXT)
@@ -129,9 +138,11 @@ def _time_grid(panel: "Axes", spec: DataSpec, steps: int) -> None:
 def _notes(panel: "Axes", notes: Notes, steps: int) -> None:
     """Draws notes as bars with a dark head, so that a repeated note differs from a long one."""
     pitch, start, end = notes.T.astype(np.float64)
-    gap = steps / 400  # a hair of white between a note and the next
-    head = np.minimum(end - gap, start + max(0.25, steps / 120))
-    _rectangles(panel, pitch, start, end - gap, _NOTE, 2)
+    pixel = steps / _ACROSS
+    gap = np.minimum(pixel, (end - start) / 4)  # a hair of white between a note and the next
+    right = np.maximum(end - gap, start + pixel)  # in long pieces a step is narrower than a pixel
+    head = np.minimum(right, start + max(0.25, steps / 120))
+    _rectangles(panel, pitch, start, right, _NOTE, 2)
     _rectangles(panel, pitch, start, head, _ONSET, 3)
 
 
