@@ -14,7 +14,7 @@ from typing import Self
 
 from sweep.journal import is_whole, lock_of, snapshot_of, whole_lines
 from sweep.results import SweepFolder
-from vae.checkpoint import METRICS
+from vae.checkpoint import FINAL_FILES, METRICS
 from vae.errors import UserError
 from vae.files import write_atomically
 from vae.store import Store, is_remote
@@ -40,7 +40,7 @@ class Uploads:
 
     def __init__(self, folder: SweepFolder, tell: Callable[[str], None]) -> None:
         self._folder, self._tell = folder, tell
-        self._there: dict[str, tuple[int, int]] = {}  # modification time and size of what has been copied, by name
+        self._there: dict[str, tuple[int, int]] = {}  # marks of what has been copied, by name
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
         self._store: Store | None = None
@@ -93,11 +93,12 @@ class Uploads:
     def _copy(self, store: Store) -> None:
         for name, path in self._files():
             try:
-                state = path.stat()
-                marks = (state.st_mtime_ns, state.st_size)
+                marks = _marks(path)
                 if self._there.get(name) == marks:
                     continue
                 data = whole_lines(path) if path == self._folder.journal else path.read_bytes()
+                if path == self._folder.best / METRICS and not self._has_rest_of_best():
+                    continue
             except FileNotFoundError:  # replaced in this moment
                 continue
             store.write(name, data)
@@ -105,20 +106,34 @@ class Uploads:
         # A driver that waits for the store itself writes nothing new: it is to be told of all the same.
         store.modified(f"{self._folder.name}/{self._folder.journal.name}")
 
+    def _has_rest_of_best(self) -> bool:
+        """Whether what was copied of the best is what is there now: it may have been replaced in between."""
+        rest = (self._folder.best / name for name in FINAL_FILES if name != METRICS)
+        return all(self._there.get(self._name(path)) == _marks(path) for path in rest)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._folder.results).as_posix()
+
     def _files(self) -> list[tuple[str, Path]]:
         """What the sweep has written, but for scratch files and the journal's lock and snapshot.
 
-        Last come the metrics of the best, which tell that it is whole, and the journal, which tells of all.
+        Last come the best, its metrics after all else of it, for they tell that it is whole, and the journal, which
+        tells of all.
         """
         found: list[Path] = []
         for top, inner, names in os.walk(self._folder.path):
             inner[:] = [name for name in inner if not name.startswith(".")]
             found += [Path(top, name) for name in names if not name.startswith(".")]
-        late = (self._folder.best / METRICS, self._folder.journal)
-        beside = (lock_of(self._folder.journal), snapshot_of(self._folder.journal))
-        kept = [path for path in found if path not in (*late, *beside)]
-        kept += [path for path in late if path in found]
-        return [(path.relative_to(self._folder.results).as_posix(), path) for path in kept]
+        best, journal = self._folder.best, self._folder.journal
+        kept = [path for path in found if path not in (lock_of(journal), snapshot_of(journal))]
+        kept.sort(key=lambda path: (path == journal, path == best / METRICS, path.parent == best))
+        return [(self._name(path), path) for path in kept]
+
+
+def _marks(path: Path) -> tuple[int, int]:
+    """What a file is known by: its modification time and size."""
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size
 
 
 def fetch(folder: SweepFolder, *names: str) -> None:

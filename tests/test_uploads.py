@@ -1,5 +1,7 @@
 """A sweep whose results are in an object store."""
 
+import os
+
 import pytest
 from moto.server import ThreadedMotoServer
 from sweeping import new_folder, wait_for
@@ -8,6 +10,8 @@ from sweep import uploads
 from sweep.journal import lock_of, snapshot_of
 from sweep.results import SweepFolder
 from sweep.uploads import Uploads, fetch
+from vae import checkpoint
+from vae.checkpoint import CONFIG, FINAL_FILES, METRICS, MODEL
 from vae.store import Store
 
 
@@ -50,6 +54,26 @@ def test_a_store_that_is_away_for_a_while_is_told_of_once_and_loses_nothing(fold
     assert said[1] == f"results are in {bucket}/kept again"
     assert set(Store(f"{bucket}/kept").files("test")) == {"test/summary.json", "test/study.log"}
     back.stop()
+
+
+def test_a_best_that_is_replaced_while_it_is_copied_counts_once_all_of_it_is_copied(folder, bucket, monkeypatch):
+    monkeypatch.setattr(uploads, "_SECONDS", 3.0)
+    store, names = Store(f"{bucket}/kept"), [f"test/best/{name}" for name in FINAL_FILES]
+    folder.journal.write_text("{}\n")
+    with checkpoint.replacing(folder.best) as scratch:
+        for name in (MODEL, METRICS):
+            (scratch / name).write_text("old")
+        os.mkfifo(scratch / CONFIG)
+    with Uploads(folder, print):
+        with (folder.best / CONFIG).open("w") as read:  # opens when the copying has come to it
+            with checkpoint.replacing(folder.best) as scratch:
+                for name in FINAL_FILES:
+                    (scratch / name).write_text("new")
+            read.write("old")
+        wait_for(lambda: store.read("test/study.log"))
+        assert store.read(f"test/best/{METRICS}") is None
+        wait_for(lambda: store.read(f"test/best/{METRICS}"))
+        assert [store.read(name) for name in names] == 3 * [b"new"]
 
 
 def test_fetching_brings_all_but_checkpoints_and_leaves_what_is_newer_here(folder, bucket, tmp_path, monkeypatch):
