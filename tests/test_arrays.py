@@ -118,6 +118,12 @@ def test_of_long_rolls_no_more_are_held_out_than_are_enough(tmp_path, monkeypatc
     assert [len(split.lengths) for split in corpus.splits.values()] == [36, 2, 2]
 
 
+def test_of_rows_as_wide_as_long_rolls_no_more_are_held_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("vae.splitting.HELD_OUT_STEPS", 24)
+    corpus = load_corpus(save(tmp_path / "a.npy", RNG.random((40, 12 * 88))))
+    assert [len(split.lengths) for split in corpus.splits.values()] == [36, 2, 2]
+
+
 def test_identical_rows_are_kept_and_stay_on_one_side(tmp_path):
     rows = np.repeat(ROWS, 3, axis=0)
     corpus = load_corpus(save(tmp_path / "a.npy", rows))

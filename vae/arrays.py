@@ -197,7 +197,8 @@ def _sides(path: Path, songs: npt.NDArray[Any], lengths: npt.NDArray[np.int64], 
         rule = "3 pieces that differ, transposed or not" if rolls else "3 rows that differ"
         found = f"found {len(set(names))} among {len(names)}"
         raise UserError(f"{path}: a split needs {rule}, {found}. Pass more data.")
-    return deal(names, lengths)
+    wide = 1 if rolls else max(1, songs.shape[2] // PITCHES)  # steps of music that a row is as wide as
+    return deal(names, lengths * wide)
 
 
 def _from_lowest_key(roll: npt.NDArray[Any]) -> npt.NDArray[Any]:

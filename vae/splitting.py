@@ -97,7 +97,7 @@ def deal(names: Sequence[bytes], lengths: npt.NDArray[np.int64]) -> npt.NDArray[
 
     Args:
         names: [songs], of their tunes; hashes, so that their order says nothing. At least 3 that differ.
-        lengths: [songs], in steps.
+        lengths: [songs], in steps of music, or steps as wide.
     """
     sizes = Counter(names)
     waiting = sorted(sizes)
