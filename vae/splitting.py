@@ -38,6 +38,7 @@ def tunes(songs: Sequence[Song], steps_per_beat: int) -> list[bytes]:
 
     def root(song: int) -> int:
         while parent[song] != song:
+            parent[song] = parent[parent[song]]  # else the way grows with every song of a tune
             song = parent[song]
         return song
 
