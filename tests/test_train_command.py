@@ -12,6 +12,7 @@ from vae import checkpoint
 from vae.config import Config
 from vae.corpus import save_corpus
 from vae.encoding import PITCHES
+from vae.sample import main as play
 from vae.train import main
 from vae.trainer import Trainer, TrainingData
 
@@ -136,6 +137,42 @@ def test_command_never_replaces_what_is_no_checkpoint(data, capsys):
     assert main(arguments(data, "--max-epochs", "1")) == 0
     assert main(arguments(data, "--max-epochs", "1")) == 0  # over a checkpoint
     checkpoint.load(out)
+
+
+def test_command_says_what_it_replaces_and_refuses_where_that_is_longer(data, capsys):
+    out = data.parent / "run"
+    assert main(arguments(data, "--max-epochs", "2")) == 0
+    best = json.loads((out / "metrics.json").read_text())["val_elbo"]
+    was = (out / "model.safetensors").read_bytes()
+    assert main(arguments(data, "--max-epochs", "1")) == 2
+    holds = f"{out}: holds a training of 2 epochs (dense, val_elbo {best:.3f})"
+    assert capsys.readouterr().err == f"error: {holds}, more than --max-epochs 1; pass another --out.\n"
+    assert (out / "model.safetensors").read_bytes() == was
+    assert main(arguments(data, "--max-epochs", "2", "--seed", "1")) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{holds}, which is replaced once an epoch is trained"
+    assert (out / "model.safetensors").read_bytes() != was
+
+
+def test_pieces_of_a_model_that_is_replaced_do_not_pass_for_the_new_ones(data, capsys):
+    out = data.parent / "run"
+    for _ in range(3):
+        assert main(arguments(data, "--max-epochs", "1")) == 0
+        assert play(["--checkpoint", str(out), "-n", "2"]) == 0
+        (out / "mine.txt").write_text("kept")
+    assert f"{out / 'samples'}: of the earlier model, now samples-2\n" in capsys.readouterr().out
+    folders = sorted(path.name for path in out.iterdir() if path.is_dir())
+    assert folders == ["samples", "samples-1", "samples-2"]
+    assert (out / "samples-1" / "samples.npy").exists()
+    assert (out / "mine.txt").exists()
+
+
+def test_command_replaces_no_config_of_something_else(data, capsys):
+    out = data.parent / "run"
+    out.mkdir()
+    (out / "config.json").write_text("{}")
+    assert main(arguments(data, "--max-epochs", "1")) == 2
+    assert "holds something else than a checkpoint" in capsys.readouterr().err
+    assert (out / "config.json").read_text() == "{}"
 
 
 def test_command_says_where_it_cannot_write(data, capsys):

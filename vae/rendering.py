@@ -16,6 +16,8 @@ from vae.encoding import DataSpec, decode
 from vae.errors import UserError
 from vae.files import write_atomically
 
+FOLDERS = ("samples", "reconstruction", "variations", "interpolation")
+"""Of pieces that nothing steers, and of those that songs do, in the folder of a sweep or a checkpoint."""
 SHEET, ARRAY = "samples.png", "samples.npy"
 _NUMBERED = re.compile(r"\d{3,}\.(mid|wav)")
 AUDIO_RATE = 22_050

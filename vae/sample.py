@@ -21,7 +21,7 @@ from vae.errors import UserError, exit_code
 from vae.files import printable
 from vae.models.base import Vae
 from vae.pieces import draw, interpolate, vary
-from vae.rendering import SHEET, as_array, write
+from vae.rendering import FOLDERS, SHEET, as_array, write
 from vae.sheet import PANELS
 from vae.song import NAMES, Given, is_of_data, read_songs
 from vae.statistics import measure
@@ -148,8 +148,9 @@ def _steering(args: argparse.Namespace) -> list[str]:
 
 def _folder(args: argparse.Namespace) -> str:
     """Where the pieces go, in the folder of the sweep or the checkpoint."""
-    asked = {"interpolation": args.interpolate, "variations": args.vary, "reconstruction": args.reconstruct}
-    return next((folder for folder, songs in asked.items() if songs is not None), "samples")
+    free, *steered = FOLDERS
+    asked = zip(steered, (args.reconstruct, args.vary, args.interpolate), strict=True)
+    return next((folder for folder, songs in asked if songs is not None), free)
 
 
 def _spare(songs: list[Given], out: Path) -> None:

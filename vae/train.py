@@ -5,6 +5,7 @@ Command: `python -m vae.train --data bach --family recurrent --set latent_dim=64
 
 import argparse
 import sys
+from itertools import count
 from pathlib import Path
 
 from vae import checkpoint
@@ -12,6 +13,7 @@ from vae.arguments import add_data_arguments, read_data, require_positive, requi
 from vae.config import FAMILY_NAMES, Config, steps_as_wide
 from vae.device import default_device, lacks_memory
 from vae.errors import UserError, exit_code
+from vae.rendering import FOLDERS
 from vae.trainer import EPOCH_STEPS, MAX_EPOCHS, DivergedError, Trainer, TrainingData
 
 
@@ -35,7 +37,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help=f"time steps in an epoch (default: {EPOCH_STEPS}; of rows wider than a step of music, fewer)",
     )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--out", type=Path, default=Path("results/train"), metavar="DIR", help="default: results/train")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results/train"),
+        metavar="DIR",
+        help="default: results/train; an earlier training there is replaced, unless it has more epochs",
+    )
     return parser.parse_args(argv)
 
 
@@ -46,7 +54,8 @@ def _run(args: argparse.Namespace) -> None:
         return
     require_positive(args, "max_epochs", "epoch_steps", "steps_per_beat", "steps_per_bar")
     require_seed(args)
-    _require_replaceable(args.out)
+    if (earlier := _replaced(args.out, args.max_epochs)) is not None:
+        sys.stdout.write(f"{args.out}: holds {earlier}, which is replaced once an epoch is trained\n")
     corpus = read_data(args)
     epoch_steps = args.epoch_steps or steps_as_wide(corpus.spec, EPOCH_STEPS)
     config = Config.parse(corpus.spec, args.family, args.settings, args.max_epochs * epoch_steps)
@@ -73,23 +82,47 @@ def _run(args: argparse.Namespace) -> None:
     sys.stdout.write(f"best: epoch {best['epoch']:.0f}, val_elbo {best['val_elbo']:.3f}, in {args.out}\n")
 
 
-def _require_replaceable(directory: Path) -> None:
-    """Refuses to put a checkpoint in the place of anything but a checkpoint."""
-    if (directory / checkpoint.CONFIG).exists() or not directory.exists():
-        return
-    if not directory.is_dir() or any(directory.iterdir()):
+def _replaced(directory: Path, epochs: int) -> str | None:
+    """What a training of so many epochs takes the place of, in words; None: of nothing.
+
+    Raises:
+        UserError: of something else than a checkpoint, or of more epochs.
+    """
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return None
+    try:
+        family = checkpoint.read_json(directory / checkpoint.CONFIG)["config"]["family"]
+        metrics = checkpoint.read_json(directory / checkpoint.METRICS)
+        final = not (directory / checkpoint.COUNTERS).exists()
+        trained = (metrics if final else checkpoint.read_json(directory / checkpoint.COUNTERS))["epoch"]
+        what = f"a training of {trained} epoch{'s' * (trained != 1)} ({family}, val_elbo {metrics['val_elbo']:.3f})"
+    except (UserError, LookupError, TypeError):
         raise UserError(
             f"{directory}: holds something else than a checkpoint, which would be lost; pass another --out."
-        )
+        ) from None
+    if trained > epochs:
+        raise UserError(f"{directory}: holds {what}, more than --max-epochs {epochs}; pass another --out.")
+    return what
 
 
 def _save(trainer: Trainer, directory: Path) -> None:
     """Replaces the checkpoint in `directory`; atomically."""
     try:
+        if trainer.epoch == 1:
+            _set_aside(directory)
         with checkpoint.replacing(directory) as scratch:
             trainer.save(scratch)
     except OSError as error:
         raise UserError(f"{directory}: cannot be written ({error.strerror}); pass another --out.") from None
+
+
+def _set_aside(directory: Path) -> None:
+    """Gives pieces of an earlier model other names, lest they pass for the new one's: samples-1 ..."""
+    for name in FOLDERS:
+        if (directory / name).exists():
+            free = next(number for number in count(1) if not (directory / f"{name}-{number}").exists())
+            (directory / name).rename(directory / f"{name}-{free}")
+            sys.stdout.write(f"{directory / name}: of the earlier model, now {name}-{free}\n")
 
 
 def main(argv: list[str] | None = None) -> int:
