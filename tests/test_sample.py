@@ -136,6 +136,20 @@ def test_a_file_of_music_steers_pieces_and_stands_beside_them(
     assert pretty_midi.PrettyMIDI(str(results / "newer" / folder / "001.mid")).get_tempo_changes()[1][0] == 120
 
 
+@pytest.mark.parametrize(("gain", "told"), [(0.001, True), (0.06, False)])
+def test_a_code_that_says_next_to_nothing_is_told_where_songs_steer(results, tune, capsys, gain, told):
+    """Also of a sweep without a floor; pieces that nothing steers need no code."""
+    best = results / "newer" / "best"
+    for name, values in ((checkpoint.CONFIG, {"min_kl": 0.0}), (checkpoint.METRICS, {"kl": 0.002, "code_gain": gain})):
+        checkpoint.write_json(best / name, checkpoint.read_json(best / name) | values)
+    line = f"its code says next to nothing (kl 0.002, code_gain {gain:.3f}): pieces go their own way\n"
+    chosen = ["--sweep", "newer", "--results", str(results), "-n", "1"]
+    assert main([*chosen, "--vary", str(tune)]) == 0
+    assert (line in capsys.readouterr().out) == told
+    assert main(chosen) == 0
+    assert "its code says" not in capsys.readouterr().out
+
+
 def test_pieces_keep_the_metre_of_a_song_that_states_one(results, tune):
     notes = np.array([[60, 0, 12], [64, 12, 24]])
     write_midi(notes, tune.parent / "jig.mid", 150.0, 4, "jig", steps_per_bar=12, beat_type=8)

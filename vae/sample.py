@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from vae import checkpoint
 from vae.arguments import add_checkpoint_arguments, chosen_directory
+from vae.config import kl_as_wide
 from vae.encoding import DataSpec
 from vae.errors import UserError, exit_code
 from vae.files import printable
@@ -26,6 +27,7 @@ from vae.sheet import PANELS
 from vae.song import NAMES, Given, is_of_data, read_songs
 from vae.statistics import measure
 from vae.store import is_remote
+from vae.trainer import MIN_KL
 
 Array = npt.NDArray[Any]
 
@@ -185,9 +187,17 @@ def _songs_told(pieces: _Pieces, loaded: checkpoint.Checkpoint) -> list[str]:
         other = song.steps_per_bar is not None and song.steps_per_bar != loaded.spec.steps_per_bar
         metre = ", in a metre that the model was not trained on" if other and loaded.spec.steps_per_bar else ""
         lines.append(f"{place:03d}: {song.name} as the model reads it{cut}{metre}")
-    if lines and loaded.model.code_unit == "step":
-        lines.append(f"codes of single steps ({loaded.config.family}) say nothing lasting: pieces go their own way")
-    return lines
+    return [*lines, *(_code_told(loaded) if lines else [])]
+
+
+def _code_told(loaded: checkpoint.Checkpoint) -> list[str]:
+    """A line where songs can't steer: by codes that don't last, or that say next to nothing."""
+    if loaded.model.code_unit == "step":
+        return [f"codes of single steps ({loaded.config.family}) say nothing lasting: pieces go their own way"]
+    kl, gain = (loaded.record["metrics"].get(name, math.inf) for name in ("kl", "code_gain"))
+    if gain < kl_as_wide(loaded.spec, MIN_KL) / 2:  # not the sweep's own floor, which may be 0
+        return [f"its code says next to nothing (kl {kl:.3f}, code_gain {gain:.3f}): pieces go their own way"]
+    return []
 
 
 def _origin(name: str, loaded: checkpoint.Checkpoint) -> str:
