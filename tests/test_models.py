@@ -25,8 +25,31 @@ from vae.config import Config
 from vae.loss import objective
 from vae.models.base import as_normal
 from vae.models.likelihood import moments_of
-from vae.models.registry import FAMILIES, build_model
+from vae.models.registry import FAMILIES, FAMILIES_WITH, build_model
 from vae.windows import Batch
+
+# Hyperparameters
+
+
+class Watched(Config):
+    """Remembers which of its values were read."""
+
+    def __getattribute__(self, name):
+        if name in Config.__dataclass_fields__:
+            object.__getattribute__(self, "__dict__").setdefault("read", set()).add(name)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_reads_the_hyperparameters_that_it_is_said_to_use(family):
+    config = Watched.for_data(SPECS["binary"], params_of("binary", family))
+    everywhere = {"window", "latent_dim", "transpose", "dropout", "head", "head_width", "head_layers", "head_dropout"}
+    vars(config)["read"].clear()
+    build_model(config, SPECS["binary"])
+    config.shown  # noqa: B018  # which training reads, and through it `crop`
+    own = {name for name, families in FAMILIES_WITH.items() if family in families}
+    assert vars(config)["read"] - {"family"} == own | everywhere
+
 
 # Samples
 

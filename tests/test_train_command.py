@@ -66,6 +66,16 @@ def test_command_takes_the_family_and_settings(data, capsys):
     assert (config.family, config.rnn_width, config.window) == ("recurrent", 5, 4)
 
 
+def test_command_says_which_settings_the_family_does_not_use(data, capsys):
+    words = arguments(data, "--set", "latent_dim=3", "--max-epochs", "1", "--family", "hierarchical", "--set", "crop=9")
+    assert main(words) == 0
+    assert capsys.readouterr().out.splitlines()[1:4] == [
+        "--set dense_width changes nothing: it is of dense, not of hierarchical",
+        "--set crop changes nothing: it is of sequential, not of hierarchical",
+        "training hierarchical on this machine (cpu)",
+    ]
+
+
 def test_command_gives_wide_rows_shorter_epochs_unless_told(tmp_path):
     save_corpus(make_wide_rows(400 * PITCHES), tmp_path / "wide.npz")
     words = ["--data", str(tmp_path / "wide.npz"), "--set", "dense_width=2", "--max-epochs", "2"]

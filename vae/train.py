@@ -13,6 +13,7 @@ from vae.arguments import add_data_arguments, read_data, require_positive, requi
 from vae.config import FAMILY_NAMES, Config, steps_as_wide
 from vae.device import default_device, lacks_memory
 from vae.errors import UserError, exit_code
+from vae.models.registry import FAMILIES_WITH
 from vae.rendering import FOLDERS
 from vae.trainer import EPOCH_STEPS, MAX_EPOCHS, DivergedError, Trainer, TrainingData
 
@@ -59,6 +60,8 @@ def _run(args: argparse.Namespace) -> None:
     corpus = read_data(args)
     epoch_steps = args.epoch_steps or steps_as_wide(corpus.spec, EPOCH_STEPS)
     config = Config.parse(corpus.spec, args.family, args.settings, args.max_epochs * epoch_steps)
+    for line in _unused(config.family, args.settings):
+        sys.stdout.write(f"{line}\n")
     device = default_device()
     sys.stdout.write(f"training {config.family} on this machine ({device})\n")
     try:
@@ -80,6 +83,16 @@ def _run(args: argparse.Namespace) -> None:
     assert trainer.best is not None
     best = trainer.best.metrics
     sys.stdout.write(f"best: epoch {best['epoch']:.0f}, val_elbo {best['val_elbo']:.3f}, in {args.out}\n")
+
+
+def _unused(family: str, settings: list[str]) -> list[str]:
+    """A line on each hyperparameter that is set but means nothing to the family."""
+    names = {setting.partition("=")[0]: None for setting in settings}
+    return [
+        f"--set {name} changes nothing: it is of {', '.join(FAMILIES_WITH[name])}, not of {family}"
+        for name in names
+        if family not in FAMILIES_WITH.get(name, (family,))
+    ]
 
 
 def _replaced(directory: Path, epochs: int) -> str | None:

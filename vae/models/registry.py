@@ -20,6 +20,17 @@ FAMILIES: dict[str, Callable[[Config, DataSpec, Moments | None], Vae]] = {
     "transformer": Transformer,
 }
 
+_LSTMS, _STEPWISE = ("recurrent", "hierarchical", "sequential"), tuple(name for name in FAMILIES if name != "dense")
+FAMILIES_WITH: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("dense_width", "dense_depth"), ("dense",)),
+    "rnn_width": _LSTMS,
+    **dict.fromkeys(("rnn_layers", "recall_width", "weight_dropout"), ("recurrent", "sequential")),
+    "crop": ("sequential",),
+    **dict.fromkeys(("transformer_width", "transformer_layers", "transformer_heads"), ("transformer",)),
+    **dict.fromkeys(("encoder_width", "encoder_dropout", "input_dropout", "step_dropout"), _STEPWISE),
+}
+"""The families that a hyperparameter means something to; those not named here mean something to all."""
+
 
 def build_model(config: Config, spec: DataSpec, moments: Moments | None = None) -> Vae:
     """A new model of the config's family; `moments` of train set its initial output."""
