@@ -91,6 +91,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._dropped: set[int] = set()
         self._behind = False  # whether a store has a checkpoint that it did not give
         self._tried = self._written = 0.0
+        self._finals: dict[str, int] | None = None  # how far they are
         self._outdated = False  # the table and the summary, by a trial that has begun or ended, or is better
         # An earlier start of this sweep may have exported a winner.
         self.best = self._read_best() if (folder.best / checkpoint.METRICS).exists() else None
@@ -293,9 +294,14 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._outdated, self._written = False, time.monotonic()
         return summary
 
+    def follow(self, finals: dict[str, int]) -> None:
+        """Writes how far final runs are."""
+        self._finals = finals
+        self._write_summary()
+
     def _write_summary(self, **further: Any) -> dict[str, Any]:
         times = self._clock.times(self._slots(), self._study.train_seconds)
-        known = {"baseline": self._baseline, **times, **further}
+        known = {"baseline": self._baseline, "finals": self._finals, **times, **further}
         summary = summarise(self._study, known, self.best)
         checkpoint.write_json(self._folder.summary, summary)
         return summary

@@ -11,6 +11,7 @@ import torch
 
 from sweep.board import Board
 from sweep.callback import SweepCallback
+from sweep.live import say
 from sweep.results import SweepFolder
 from sweep.settings import FINAL_SEEDS, Settings
 from sweep.stop import Stop
@@ -34,6 +35,7 @@ _HEARD, _HEARD_SECONDS = 4, 60.0
 def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: Board, settings: Settings) -> None:
     """Scores the winner on test, writes the summary, and adds samples to TensorBoard."""
     assert callback.best is not None
+    say(f"scoring the winner on test, and drawing {_PIECES} pieces from it")
     model = checkpoint.load(folder.best).model
     callback.best |= _test(model, corpus)
     pieces = draw(model, _PIECES, 1.0, 0)
@@ -103,6 +105,8 @@ def _tell(summary: dict[str, Any], folder: SweepFolder, min_kl: float) -> None:
         f"val_elbo {best['val_elbo']:.3f} ({spread}baseline {baseline['marginal_elbo']:.3f}), kl {best['kl']:.3f}, "
         f"test_elbo {best['test_elbo']:.3f} (baseline {baseline['marginal_test_elbo']:.3f})\n"
     )
+    if best["val_elbo"] < baseline["marginal_elbo"]:
+        sys.stderr.write("warning: it foretells less than the baseline does. Search longer, or give it more music.\n")
     if not best["feasible"]:
         sys.stderr.write(
             f"warning: no trial has a code that says enough (kl >= {min_kl:g} and code_gain >= {min_kl / 2:g} nats a "

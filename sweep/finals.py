@@ -18,7 +18,7 @@ from sweep.record import Report
 from sweep.results import SweepFolder
 from sweep.rungs import rungs
 from sweep.scheduler import Stoppable
-from sweep.seeds import FinalRun, decide, plan
+from sweep.seeds import FinalRun, decide, plan, progress
 from sweep.stop import Stop
 from sweep.study import Study
 from sweep.tuning import Resources, run_trials
@@ -33,6 +33,7 @@ def train_finals(
     stop: Stop,
     minders: Sequence[Callback] = (),
     winner: int | None = None,
+    tell: Callable[[dict[str, int]], None] = lambda _: None,
 ) -> list[FinalRun]:
     """Trains the best configurations on all seeds; what earlier starts of the sweep have trained is not repeated.
 
@@ -44,6 +45,7 @@ def train_finals(
         stop: says when to end early.
         minders: further callbacks, who mind the machines.
         winner: as of `plan`.
+        tell: told how far they are, as of `sweep.seeds.progress`.
 
     Returns:
         All runs; where `stop` came in between, some are neither trained nor failed.
@@ -51,6 +53,7 @@ def train_finals(
     runs = plan(study, folder, winner)
     left = {run.folder: run for run in runs if not run.trained}
     if left:
+        tell(progress(runs))
         standstill = Standstill(stop.fail)
         searcher = _Finals(list(left.values()), stop, resources.most)
         with FinalsView(runs) as view:
@@ -63,7 +66,11 @@ def train_finals(
                 search_alg=searcher,
                 scheduler=Stoppable(stop.asked),
                 stop=_End(stop, runs[0].epochs),
-                callbacks=[_FinalsCallback(left, folder, view, searcher.put_back, standstill), standstill, *minders],
+                callbacks=[
+                    _FinalsCallback(left, folder, view, searcher.put_back, standstill, lambda: tell(progress(runs))),
+                    standstill,
+                    *minders,
+                ],
                 max_failures=0,  # as of the search
             )
     return runs
@@ -151,7 +158,9 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
         view: FinalsView,
         put_back: Callable[[FinalRun], None],
         standstill: Standstill,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_progress = on_progress
         self._runs, self._folder, self._view, self._put_back = runs, folder, view, put_back
         self._saved_at: dict[str, float] = {}
         self._standstill = standstill
@@ -167,6 +176,7 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
         """Takes in a report, and asks for a checkpoint at rungs, at the end, and where the last is old."""
         run, report = self._runs[trial.config["folder"]], result["report"]
         run.reach(report.epoch)
+        self._on_progress()
         if report.failure is not None:
             self._fail(run, report.failure)
             return
@@ -180,6 +190,7 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
         run.saved(place, run.epoch)
         self._saved_at[run.folder] = time.monotonic()
         self._folder.finals.drop(run.prefix, keep=place)
+        self._on_progress()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray gave a run up; it is put back, unless it is to blame, or what is was so too often."""

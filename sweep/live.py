@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.record import STATES, TrialRecord
-from sweep.seeds import FinalRun
+from sweep.seeds import FinalRun, progress
 from sweep.study import Study
 
 _REFRESH_SECONDS = 0.5
@@ -119,13 +119,14 @@ class LiveView(View):
         return f"{self._progress()}; best {self._best()}"
 
     def _progress(self) -> str:
+        of_all = "" if self._study.most is None else f"/{self._study.requested}"
         return (
-            f"{duration(time.monotonic() - self._started)}: {self._study.tried}/{self._study.requested} trials tried, "
+            f"{duration(time.monotonic() - self._started)}: {self._study.tried}{of_all} trials tried, "
             f"{self._epochs()}, {duration(self.time_left())} left"
         )
 
     def _epochs(self) -> str:
-        """Those trained, and what trials saved by not being trained to the top.
+        """Those trained, and the share that trials were spared by not being trained to the top.
 
         Left out are those that run, which may go on to the top, and those that failed, which could not have.
         """
@@ -134,7 +135,7 @@ class LiveView(View):
         tried = [record.epoch for record in records if record.waits or record.state in ("stopped", "completed")]
         if not tried:
             return epochs
-        return f"{epochs}, {1 - sum(tried) / (len(tried) * self._rungs[-1]):.0%} saved"
+        return f"{epochs}, {1 - sum(tried) / (len(tried) * self._rungs[-1]):.0%} spared"
 
     def _best(self) -> str:
         top = self._study.top(1)
@@ -169,6 +170,11 @@ def _table(records: list[TrialRecord]) -> Table:
     return table
 
 
+def finals_told(finals: dict[str, int]) -> str:
+    """How far final runs are, in words."""
+    return "final runs: {trained}/{runs} trained, epoch {epoch}/{epochs}".format(**finals)
+
+
 class FinalsView(View):
     """Shows how far the final runs are, and the time left.
 
@@ -179,24 +185,25 @@ class FinalsView(View):
     def __init__(self, runs: Sequence[FinalRun]) -> None:
         super().__init__()
         self._runs = runs
-        self._epochs_before = self._epochs()
+        self._epochs_before = self._known = self._epochs()
+        self._known_at = self._started
 
     def _epochs(self) -> int:
         return sum(run.epoch for run in self._runs)
 
     def time_left(self) -> float | None:
-        """Seconds, by the pace of the epochs trained so far; None before the first."""
-        epochs = self._epochs() - self._epochs_before
-        if epochs <= 0:
+        """Seconds, by the pace of the epochs trained so far, counted down until the next; None before the first."""
+        now, known = time.monotonic(), self._epochs()
+        if known != self._known:
+            self._known, self._known_at = known, now
+        if known <= self._epochs_before:
             return None
+        pace = (self._known_at - self._started) / (known - self._epochs_before)
         left = sum(run.epochs - run.epoch for run in self._runs if run.failure is None)
-        return left * (time.monotonic() - self._started) / epochs
+        return max(0.0, left * pace - (now - self._known_at))
 
     def _line(self) -> str:
-        trained = sum(run.trained for run in self._runs)
-        most = self._runs[0].epochs
-        at = max((run.epoch for run in self._runs if not run.trained and run.failure is None), default=most)
-        return f"final runs: {trained}/{len(self._runs)} trained, epoch {at}/{most}, {duration(self.time_left())} left"
+        return f"{finals_told(progress(self._runs))}, {duration(self.time_left())} left"
 
     def _panel(self) -> Panel:
         return Panel(Text(self._line()), title="final runs", expand=False)

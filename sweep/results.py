@@ -198,6 +198,7 @@ def summarise(study: Study, further: dict[str, Any], best: dict[str, Any] | None
         "best": dict.fromkeys((*BEST_KEYS, *TEST_KEYS)) | (best or {}),
         "baseline": dict.fromkeys(("marginal_elbo", "marginal_test_elbo")),
         "samples": None,
+        "finals": None,
         **dict.fromkeys(TIMES),
         "epochs_trained": study.epochs_trained,
         "train_seconds": study.train_seconds,

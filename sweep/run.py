@@ -118,6 +118,8 @@ def _start(args: argparse.Namespace, folder: SweepFolder) -> tuple[str, Resource
     """
     where = start_ray(args.address)
     joined = joins_cluster(args.address)
+    if joined:
+        say(f"joining {where}; --address local searches on this machine alone")
     minders: list[Callback] = []
     try:
         resources = find_resources(args.trials_per_gpu, args.max_concurrent, joined, say)
@@ -176,7 +178,7 @@ def _sweep(
         callback.update()
         if settings.final_seeds > 1 and not stop.interrupted:
             final_stop.listen()
-            runs = train_finals(study, folder, corpus, resources, final_stop, minders, callback.winner)
+            runs = train_finals(study, folder, corpus, resources, final_stop, minders, callback.winner, callback.follow)
             cut_short = not adopt(runs, callback, settings.min_kl) and final_stop.interrupted
     finally:
         ray.shutdown()

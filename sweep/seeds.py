@@ -61,6 +61,14 @@ class FinalRun(Trained):
         return read_metrics(self.checkpoint)
 
 
+def progress(runs: Sequence[FinalRun]) -> dict[str, int]:
+    """How far final runs are: how many are trained, and of those left how far the furthest is."""
+    epochs = runs[0].epochs
+    left = [run.epoch for run in runs if not run.trained and run.failure is None]
+    trained = sum(run.trained for run in runs)
+    return {"runs": len(runs), "trained": trained, "epoch": max(left, default=epochs), "epochs": epochs}
+
+
 def plan(study: Study, folder: SweepFolder, winner: int | None = None) -> list[FinalRun]:
     """The final runs of a sweep, a finalist after the other, each as far as its newest checkpoint.
 

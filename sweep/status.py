@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from sweep.live import duration
+from sweep.live import duration, finals_told
 from sweep.results import SweepFolder, chosen
 from sweep.uploads import fetch
 from vae.arguments import add_results_argument
@@ -41,6 +41,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
     return [
         f"sweep {summary['name']} of {printable(summary['data'])}: {requested} trials{states}",
         f"{summary['epochs_trained']} epochs{time}",
+        *([finals_told(summary["finals"])] if summary.get("finals") else []),
         _best(summary["best"]),
     ]
 

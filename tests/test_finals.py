@@ -1,6 +1,7 @@
 """Final runs, end to end: the real command, real Ray, small real training."""
 
 import os
+import re
 import signal
 
 from sweeping import run, start, wait_for
@@ -11,6 +12,7 @@ from sweep.checkpoints import trained_epochs
 from sweep.results import SweepFolder
 from sweep.rungs import rungs, validates
 from sweep.seeds import median
+from sweep.status import main as status
 from sweep.versions import revision
 from vae import checkpoint
 from vae.config import Config
@@ -35,7 +37,9 @@ def straight(chords, params, seed):
     return trainer.best.weights
 
 
-def test_final_runs_killed_and_resumed_are_as_if_run_through_and_finished_ones_are_not_repeated(chords, tmp_path):
+def test_final_runs_killed_and_resumed_are_as_if_run_through_and_finished_ones_are_not_repeated(
+    chords, tmp_path, capsys
+):
     folder = SweepFolder(tmp_path, "finals")
     process = start(
         *("--data", chords, "--results", tmp_path, "--name", "finals", "--trials", 2, "--max-epochs", 2),
@@ -46,6 +50,8 @@ def test_final_runs_killed_and_resumed_are_as_if_run_through_and_finished_ones_a
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     before = trained(folder)
+    assert status(["finals", "--results", str(tmp_path)]) == 0
+    assert re.search(rf"\nfinal runs: \d/6 trained, epoch \d+/{EPOCHS}\n", capsys.readouterr().out)
     assert folder.read_summary()["best"]["seeds"] is None  # the search's winner, until all are trained
     code, output = run("--resume", "finals", "--results", tmp_path, final_seeds=None)
     assert code == 0, output
@@ -54,7 +60,8 @@ def test_final_runs_killed_and_resumed_are_as_if_run_through_and_finished_ones_a
     again = {path.name for path in (folder.path / "finals").glob("session-1/00*")}
     assert again
     assert not again & before
-    best = folder.read_summary()["best"]
+    best, finals = (folder.read_summary()[name] for name in ("best", "finals"))
+    assert finals == {"runs": 6, "trained": 6, "epoch": EPOCHS, "epochs": EPOCHS}
     assert [told["seed"] for told in best["seeds"]] == [0, 1, 2]
     chosen, elbos = best["seeds"][median(best["seeds"], MIN_KL)], [told["val_elbo"] for told in best["seeds"]]
     assert all(best[name] == chosen[name] for name in ("epoch", "val_elbo", "kl", "code_gain"))

@@ -32,7 +32,7 @@ def test_without_a_terminal_it_says_plain_lines_with_the_best_so_far(study, caps
     with LiveView(study, (1, 3), 2, lambda: None):
         pass
     line = capsys.readouterr().out
-    assert "2/10 trials tried, 4 epochs, 67% saved, " in line
+    assert "2/10 trials tried, 4 epochs, 67% spared, " in line
     assert "best trial 0" in line
     assert "val_elbo -5.000 kl 0.200 at epoch 1" in line
 
@@ -49,7 +49,7 @@ def test_only_trials_that_were_judged_save_epochs(make_study, capsys):
         if end:
             made.finish(number, end)
     view.refresh(force=True)
-    assert "6 epochs, 33% saved, " in capsys.readouterr().out
+    assert "6 epochs, 33% spared, " in capsys.readouterr().out
 
 
 def test_the_time_left_is_the_shorter_of_budget_and_pace(study):
@@ -82,6 +82,9 @@ def test_final_runs_are_shown_with_the_time_that_is_left(tmp_path, capsys, monke
     runs[1].epoch = 18
     view.refresh(force=True)
     assert capsys.readouterr().out == "final runs: 1/3 trained, epoch 18/27, 2 min 00 s left\n"
+    now[0] += 20.0
+    view.refresh(force=True)
+    assert capsys.readouterr().out == "final runs: 1/3 trained, epoch 18/27, 1 min 40 s left\n"
     runs[2].failure = "diverged"
     view.refresh(force=True)
-    assert capsys.readouterr().out == "final runs: 1/3 trained, epoch 18/27, 30 s left\n"
+    assert capsys.readouterr().out == "final runs: 1/3 trained, epoch 18/27, 10 s left\n"
