@@ -108,6 +108,7 @@ class Resources:
         trials_per_gpu: that share one.
         limit: trials at a time at most; None: all that fit.
         tell: told when machines have joined or left, where they may; None: they stay as they are.
+        promised: whether the machines start when trials ask for them, and fewer may be there.
     """
 
     def __init__(
@@ -116,35 +117,40 @@ class Resources:
         trials_per_gpu: int,
         limit: int | None = None,
         tell: Callable[[str], None] | None = None,
+        promised: bool = False,
     ) -> None:
         self._trials_per_gpu, self._limit, self._tell = trials_per_gpu, limit or sys.maxsize, tell
-        self._found, self._looked = found, time.monotonic()
+        self._found, self._looked, self._promised = found, time.monotonic(), promised
         self._gpus = int(found.get("GPU", 0)) > 0
-        share = {"cpu": min(1.0, found.get("CPU", 1.0) / self._fit), "gpu": 1.0 / trials_per_gpu}
+        share = {"cpu": min(1.0, found.get("CPU", 1.0) / self._fit(found)), "gpu": 1.0 / trials_per_gpu}
         self.per_trial = share if self._gpus else {"cpu": 1.0}
-        self.peak = self.slots
+        self.peak = 1 if promised else self.slots
 
-    @property
-    def _fit(self) -> int:
+    def _fit(self, found: Mapping[str, float]) -> int:
         if self._gpus:
-            return int(self._found.get("GPU", 0)) * self._trials_per_gpu
-        return max(1, int(self._found.get("CPU", 1)))
+            return int(found.get("GPU", 0)) * self._trials_per_gpu
+        return max(1, int(found.get("CPU", 1)))
 
     @property
     def slots(self) -> int:
         """Trials that run at a time; `peak` is the most there were."""
-        return min(self._limit, self._fit)
+        return min(self._limit, self._fit(self._found))
 
     def most(self) -> int:
         """Trials that the searcher hands out at a time, by the machines that are there now."""
-        if self._tell is not None and time.monotonic() - self._looked > _LOOK_SECONDS:
-            self._look(self._tell)
-        return self.slots if self.slots < self._fit else self.slots + ahead(self.slots)
+        if (self._promised or self._tell is not None) and time.monotonic() - self._looked > _LOOK_SECONDS:
+            self._look()
+        return self.slots if self.slots < self._fit(self._found) else self.slots + ahead(self.slots)
 
-    def _look(self, tell: Callable[[str], None]) -> None:
+    def _look(self) -> None:
+        there, self._looked = ray.cluster_resources(), time.monotonic()
+        self.peak = max(self.peak, min(self._limit, self._fit(there)))
+        if self._tell is not None:
+            self._follow(there, self._tell)
+
+    def _follow(self, there: Mapping[str, float], tell: Callable[[str], None]) -> None:
         before, had = self.slots, self._found.get("GPU", 0)
-        self._found, self._looked = ray.cluster_resources(), time.monotonic()
-        self.peak = max(self.peak, self.slots)
+        self._found = there
         if self.slots != before:
             tell(f"the cluster has {self} now")
         if self._found.get("GPU", 0) > had and not self._gpus:
@@ -173,7 +179,7 @@ def find_resources(trials_per_gpu: int, limit: int | None, joined: bool, tell: C
     if promised := _promised():
         if not _has_cores():
             tell("machines start when trials ask for them; the first takes some minutes")
-        return Resources(promised, trials_per_gpu, limit)
+        return Resources(promised, trials_per_gpu, limit, promised=True)
     return Resources(_await_workers(tell), trials_per_gpu, limit, tell)
 
 

@@ -73,6 +73,20 @@ def test_what_runs_at_a_time_follows_the_machines_of_a_cluster(cluster):
     assert [line.split("; ")[1] for line in said] == ["3 trials at a time now", "1 trial at a time now"]
 
 
+def test_of_machines_that_start_on_demand_all_are_handed_trials_but_only_those_that_came_count(head, tmp_path):
+    types = {"head": {"resources": {"CPU": 0}}, "plain": {"resources": {"CPU": 8}, "max_workers": 4}}
+    config = {"provider": {"type": "aws"}, "available_node_types": types, "head_node_type": "head", "max_workers": 4}
+    (tmp_path / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
+    said = []
+    resources = find_resources(1, None, joined=True, tell=said.append)
+    assert (resources.slots, resources.most(), resources.peak) == (32, 36, 1)
+    for _ in range(2):
+        head.add_node(num_cpus=8)
+    wait_for(lambda: resources.most() == 36 and resources.peak == 16)
+    assert resources.slots == 32
+    assert said == ["machines start when trials ask for them; the first takes some minutes"]
+
+
 def test_a_gpu_that_joins_a_sweep_without_is_told_once(cluster):
     said = []
     resources = find_resources(1, None, joined=True, tell=said.append)
