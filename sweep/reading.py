@@ -131,6 +131,11 @@ class Reading:
         """The trials that have a best epoch, the winner first."""
         return sorted((trial for trial in self.trials if _scored(trial)), key=self.rank_key, reverse=True)
 
+    def winner(self) -> Trial | None:
+        """Who has won final runs, not necessarily the first of those ranked; None if there were none yet."""
+        best = self.summary.get("best", {})
+        return next((trial for trial in self.ranked() if best.get("seeds") and trial.number == best["trial"]), None)
+
     def rank_key(self, trial: Trial) -> tuple[bool, float]:
         """What the winner has most of, at a trial's best epoch."""
         return rank_key(trial.record.best, self.settings.min_kl)

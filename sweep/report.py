@@ -77,8 +77,9 @@ _PLANS = (
     _Plan(
         "front",
         "ELBO against KL",
-        "Each trial at its best epoch. The front joins trials that no other beats in both; left of the floor a code "
-        "says too little to steer by. Infeasible: below the floor, or a code that the decoder makes too little of.",
+        "Each trial at its best epoch of the search. Circled is the best, of final runs if there were any. The front "
+        "joins trials that no other beats in both; left of the floor a code says too little to steer by. "
+        "Infeasible: below the floor, or a code that the decoder makes too little of.",
         front.draw,
     ),
 )
@@ -88,7 +89,12 @@ def _sections(reading: Reading, board: SummaryWriter) -> list[Section]:
     first, *others = (_section(plan, reading, board) for plan in _PLANS)
     return [
         first,
-        Section("top", "Top trials", "By their best epoch, as the winner is chosen.", _top(reading)),
+        Section(
+            "top",
+            "Top trials",
+            "By their best epoch of the search, as the winner is chosen unless final runs do.",
+            _top(reading),
+        ),
         *others,
     ]
 

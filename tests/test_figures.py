@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -48,6 +49,16 @@ def test_the_front_is_what_no_other_trial_beats_in_both():
     points = [(draw.random(), draw.random()) for _ in range(200)]
     unbeaten = [p for p in points if not any(q[0] >= p[0] and q[1] >= p[1] and q != p for q in points)]
     assert sorted(front.front(points)) == sorted(unbeaten)
+
+
+@pytest.mark.parametrize("seeds", [None, [{"seed": 0}, {"seed": 1}]])
+def test_the_best_of_the_front_is_who_won_final_runs_if_there_were_any(sweep, seeds):
+    first, second, *_ = sweep.ranked()
+    best, said = (first, "the best") if seeds is None else (second, "the best by its seeds")
+    drawn = front.draw(replace(sweep, summary={"best": {"trial": second.number, "seeds": seeds}}))
+    (note,) = (text for text in drawn.axes[0].texts if "best" in text.get_text())
+    assert note.get_text() == f"trial {best.number}, {said}"
+    assert note.xy == (best.record.best["kl"], best.record.best["val_elbo"])
 
 
 @pytest.mark.parametrize(

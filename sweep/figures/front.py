@@ -83,10 +83,13 @@ def _trials(panel: "Axes", reading: Reading, ranked: Sequence[Trial], low: float
             clip_on=False,
             markerfacecolor=hue if reading.feasible(trial) else "white",
         )
-    panel.plot(*points[0], "o", markersize=13, markerfacecolor="none", markeredgecolor="black", zorder=4)
+    winner = reading.winner()
+    best = winner or ranked[0]
+    place = (best.record.best["kl"], max(low, best.record.best["val_elbo"]))
+    panel.plot(*place, "o", markersize=13, markerfacecolor="none", markeredgecolor="black", zorder=4)
     panel.annotate(
-        f"trial {ranked[0].number}, the best",
-        points[0],
+        f"trial {best.number}, the best{'' if winner is None else ' by its seeds'}",
+        place,
         (10, 6),
         textcoords="offset points",
         fontsize=9,
