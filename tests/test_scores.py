@@ -120,6 +120,31 @@ def test_a_compressed_score_is_read_whatever_it_is_called(tmp_path):
         assert song.notes.tolist() == [[60, 0, 4]]
 
 
+_SCORE, _OTHER = '<rootfile full-path="b/Score.XML"/>', '<rootfile full-path="a.xml"/>'
+
+
+@pytest.mark.parametrize("space", ["", ' xmlns="urn:oasis:names:tc:opendocument:xmlns:container"'])
+def test_of_a_compressed_score_that_is_read_which_its_container_names_first(tmp_path, space):
+    with zipfile.ZipFile(tmp_path / "score.mxl", "w") as archive:
+        archive.writestr("a.xml", "<settings/>")
+        archive.writestr("b/Score.XML", musicxml(("Flute", FULL)))
+        rootfiles = f"<rootfiles>{_SCORE}{_OTHER}</rootfiles>"
+        archive.writestr("META-INF/container.xml", f"<container{space}>{rootfiles}</container>")
+    (song,) = read_score(tmp_path / "score.mxl", 1)
+    assert song.notes.tolist() == [[60, 0, 4]]
+
+
+@pytest.mark.parametrize("container", [f"<container>{_OTHER}</container>", "<container", None])
+def test_a_compressed_score_is_found_without_its_container(tmp_path, container):
+    with zipfile.ZipFile(tmp_path / "score.mxl", "w") as archive:
+        archive.writestr("__MACOSX/b/._Score.xml", "no score")
+        if container is not None:
+            archive.writestr("META-INF/container.xml", container)
+        archive.writestr("b/Score.XML", musicxml(("Flute", FULL)))
+    (song,) = read_score(tmp_path / "score.mxl", 1)
+    assert song.notes.tolist() == [[60, 0, 4]]
+
+
 @pytest.mark.parametrize("odd", [note("E", 4, 4) + rest(1), note("E", 4, 2), note("E", 4, 4) + rest(4)])
 def test_a_bar_that_is_not_well_filled_shifts_no_part(tmp_path, odd):
     path = tmp_path / "score.xml"

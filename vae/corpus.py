@@ -20,7 +20,7 @@ from vae.library import MUSIC_SUFFIXES, content_digest, music_files, read_files,
 from vae.scores import chorales
 from vae.splitting import SPLITS as SPLITS
 
-READER_VERSION = 8
+READER_VERSION = 9
 """Counts up with every change of what reading gives, so that no cached corpus outlives its reader."""
 FORMAT = "music-vae-sweep corpus 1"
 WINDOW_BEATS = 16

@@ -1,5 +1,6 @@
 """MusicXML -> MusicXML that music21 reads rightly: without cue notes, with ties where they are only drawn."""
 
+import contextlib
 import re
 import zipfile
 from pathlib import Path
@@ -31,8 +32,19 @@ def _data(path: Path) -> bytes:
     if not zipfile.is_zipfile(path):
         return path.read_bytes()
     with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if not name.startswith("META-INF/")]
-        return archive.read(next(name for name in names if name.endswith((".xml", ".musicxml"))))
+        return archive.read(_score_in(archive))
+
+
+def _score_in(archive: zipfile.ZipFile) -> str:
+    """The name of the score in a compressed file: what its container names first, or else what looks like one."""
+    names = archive.namelist()
+    found: list[str | None] = []
+    with contextlib.suppress(KeyError, ElementTree.ParseError):  # there is none, or a broken one
+        container = ElementTree.fromstring(archive.read("META-INF/container.xml"))
+        found += [file.get("full-path") for file in container.findall(".//{*}rootfile")]
+    others = [name for name in names if not name.startswith(("META-INF/", "__MACOSX/"))]
+    found += [name for name in others if name.lower().endswith((".xml", ".musicxml"))]
+    return next(name for name in found if name in names)
 
 
 def _silence(bar: "ElementTree.Element[str]", note: "ElementTree.Element[str]") -> None:
