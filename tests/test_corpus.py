@@ -209,6 +209,15 @@ def test_without_a_cache_a_corpus_is_read_all_the_same(tmp_path, monkeypatch):
     assert corpus.report[-1].endswith("set XDG_CACHE_HOME to a writable folder")
 
 
+def test_a_user_without_a_home_has_a_cache(tmp_path, monkeypatch):
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    load_corpus(str(write_tunes(tmp_path / "music", TUNES)))
+    assert len(list((tmp_path / "scratch" / "music-vae-sweep").iterdir())) == 1
+
+
 def test_two_processes_may_start_at_once(tmp_path):
     folder = write_tunes(tmp_path / "music", TUNES)
     code = f"from vae.corpus import load_corpus; print(load_corpus({str(folder)!r}).fingerprint)"

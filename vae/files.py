@@ -10,7 +10,11 @@ from pathlib import Path
 
 def cache_folder() -> Path:
     """Where this project keeps what can be made again: `$XDG_CACHE_HOME/music-vae-sweep`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "music-vae-sweep"
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:  # no home: containers may run as a user whom they do not know
+        caches = Path(tempfile.gettempdir())
+    return caches / "music-vae-sweep"
 
 
 def printable(text: object) -> str:
