@@ -7,7 +7,7 @@ from shlex import quote
 
 from sweep.scheduler import KINDS, PROMOTION
 from sweep.settings import FINAL_SEEDS, FINALISTS
-from vae.arguments import add_data_arguments, add_results_argument, require_positive, require_seed
+from vae.arguments import Parser, add_data_arguments, add_results_argument, require_positive, require_seed
 from vae.config import FAMILY_NAMES
 from vae.errors import UserError
 from vae.store import LATEST
@@ -46,7 +46,7 @@ def share(text: str) -> float:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The arguments; `given` names those that the command line has."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m sweep.run",
         allow_abbrev=False,  # a cluster's head gets all words but `--cluster`
         description="Searches for the best variational autoencoder for some music. Ctrl-C stops it and keeps "

@@ -9,12 +9,12 @@ import ray
 from sweep import cluster_file
 from sweep.nodes import Preflight, warnings
 from sweep.tuning import known_address, start_ray
-from vae.arguments import add_results_argument
+from vae.arguments import Parser, add_results_argument
 from vae.errors import UserError, exit_code
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m sweep.doctor",
         description="Looks for what would go wrong in a sweep on a cluster; each problem is a line that says what to "
         "do. On a node it asks all nodes, as every sweep does when it begins; with --cluster it reads a file.",

@@ -20,7 +20,7 @@ from sweep.results import SweepFolder, chosen
 from sweep.uploads import fetch
 from sweep.words import top_rows, words
 from vae import canvas
-from vae.arguments import add_results_argument
+from vae.arguments import Parser, add_results_argument
 from vae.errors import UserError, exit_code
 from vae.files import write_atomically
 
@@ -140,7 +140,7 @@ def write(folder: SweepFolder, out: Path | None = None) -> Path:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m sweep.report",
         description="Shows a sweep, finished or still running, on one page: the best so far, what became of the "
         "trials, which hyperparameters matter. A running sweep goes on undisturbed.",

@@ -7,14 +7,14 @@ from typing import Any
 from sweep.live import duration, finals_told
 from sweep.results import SweepFolder, chosen
 from sweep.uploads import fetch
-from vae.arguments import add_results_argument
+from vae.arguments import Parser, add_results_argument
 from vae.errors import UserError, exit_code
 from vae.files import printable
 from vae.store import is_remote
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m sweep.status",
         description="Tells how far a sweep is: trials by state, epochs, the best so far. It runs on undisturbed.",
     )

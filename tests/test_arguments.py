@@ -6,10 +6,11 @@ import optuna
 import pytest
 from tiny import make_wide_rows
 
-from sweep import space
+from sweep import doctor, report, run, space, status
 from sweep.arguments import check, parse
 from sweep.prepare import default_name, prepare
 from sweep.run import main, most_trials
+from vae import evaluate, sample, train
 from vae.config import Config
 from vae.corpus import save_corpus
 from vae.encoding import PITCHES
@@ -103,6 +104,31 @@ def test_options_are_not_abbreviated(capsys):
     with pytest.raises(SystemExit, match="2"):
         parse(["--clus", "cluster.yaml"])
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [run, status, report, doctor, train, sample, evaluate])
+def test_an_option_that_is_none_is_told_in_one_line(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--trails=5"])
+    assert capsys.readouterr().err == "error: unrecognized arguments: --trails=5; see --help.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--trials", "x"], "--trials: invalid int value: 'x'"),
+        (["--time-budget", "-5m"], "--time-budget: the value is missing, or begins with '-'"),
+        (["--patience", "0"], "--patience: must be a share above 0 and at most 1, but got '0'"),
+        (["--family", "lstm"], "--family: invalid choice: 'lstm'"),
+    ],
+)
+def test_a_value_that_is_none_is_told_in_one_line(words, told, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run.main(words)
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {told}")
+    assert error.endswith("; see --help.\n")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("text", ["", "0", "x", "3 s s", "5 weeks"])

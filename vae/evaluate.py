@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vae import checkpoint
-from vae.arguments import add_checkpoint_arguments, chosen_corpus, chosen_directory
+from vae.arguments import Parser, add_checkpoint_arguments, chosen_corpus, chosen_directory
 from vae.bounds import TEST_SEED, VALIDATION_SEED, evaluate, importance_weighted_bound, reconstruction
 from vae.distributions import compare
 from vae.errors import UserError, exit_code
@@ -24,7 +24,7 @@ PIECES = 64
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m vae.evaluate", description="What a checkpoint is worth, as JSON.")
+    parser = Parser("python -m vae.evaluate", description="What a checkpoint is worth, as JSON.")
     add_checkpoint_arguments(parser)
     parser.add_argument("--split", choices=("train", "valid", "test"), default="valid", help="default: valid")
     parser.add_argument("--iwae", type=int, metavar="K", help="also the importance-weighted bound with K samples")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vae import checkpoint
-from vae.arguments import add_checkpoint_arguments, chosen_directory
+from vae.arguments import Parser, add_checkpoint_arguments, chosen_directory
 from vae.config import kl_as_wide
 from vae.encoding import DataSpec
 from vae.errors import UserError, exit_code
@@ -53,7 +53,7 @@ class _Pieces(NamedTuple):
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m vae.sample",
         description="Writes new music from a checkpoint: MIDI files and a picture of them.",
     )

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from vae import checkpoint
-from vae.arguments import add_data_arguments, read_data, require_positive, require_seed
+from vae.arguments import Parser, add_data_arguments, read_data, require_positive, require_seed
 from vae.config import FAMILY_NAMES, Config, steps_as_wide
 from vae.device import default_device, lacks_memory
 from vae.errors import UserError, exit_code
@@ -19,7 +19,7 @@ from vae.trainer import EPOCH_STEPS, MAX_EPOCHS, DivergedError, Trainer, Trainin
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m vae.train", description="Trains one model by hand.")
+    parser = Parser("python -m vae.train", description="Trains one model by hand.")
     add_data_arguments(parser)
     parser.add_argument("--family", choices=FAMILY_NAMES, default="dense", help="default: dense")
     parser.add_argument(
