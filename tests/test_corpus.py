@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -188,6 +189,19 @@ def test_a_saved_corpus_that_was_changed_is_refused(tmp_path):
     np.savez(path, **arrays)
     with pytest.raises(UserError, match="a damaged corpus, or one of another version"):
         read_saved(path)
+
+
+@pytest.mark.parametrize("key", ["format", "fingerprint", "spec", "report"])
+def test_an_npz_that_lacks_what_a_saved_corpus_states_is_refused(tmp_path, key):
+    path = tmp_path / "a.npz"
+    save_corpus(load_corpus(str(write_tunes(tmp_path / "music", TUNES))), path)
+    with np.load(path) as saved:
+        arrays = dict(saved)
+    meta = json.loads(str(arrays["meta"]))
+    del meta[key]
+    np.savez(path, **arrays | {"meta": np.array(json.dumps(meta))})
+    with pytest.raises(UserError, match=rf"a\.npz: not a corpus that save_corpus wrote \('{key}'\)\. Save it anew"):
+        load_corpus(str(path))
 
 
 def test_a_damaged_cache_is_read_anew(tmp_path, monkeypatch):

@@ -245,9 +245,10 @@ def _restored(path: Path, arrays: dict[str, npt.NDArray[np.generic]]) -> Corpus:
         meta = json.loads(str(arrays["meta"]))
         splits = {name: Split(arrays[f"{name}_values"], arrays[f"{name}_lengths"]) for name in SPLITS}  # type: ignore[arg-type]  # the fingerprint tells
         corpus = _corpus(meta["name"], DataSpec(**meta["spec"]), splits, tuple(meta["report"]))
+        whole = (meta["format"], meta["fingerprint"]) == (FORMAT, corpus.fingerprint)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a corpus that save_corpus wrote ({error}). Save it anew.") from error
-    if (meta["format"], meta["fingerprint"]) != (FORMAT, corpus.fingerprint):
+    if not whole:
         raise UserError(f"{path}: a damaged corpus, or one of another version. Save it anew.")
     return corpus
 
