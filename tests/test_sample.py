@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,20 @@ def test_a_sweep_or_a_checkpoint_can_be_chosen(results, trained, capsys, tmp_pat
     assert main(["--checkpoint", str(trained["binary"]), "-n", "2", "--out", str(out)]) == 0
     assert np.load(out / "samples.npy").shape == (2, 8, 6)
     assert str(out) in capsys.readouterr().out
+
+
+def test_samples_of_very_large_numbers_have_a_spread(tmp_path, capsys):
+    spec = replace(REAL, unit_interval=False)
+    rows = Split(np.float32(1e20) * np.random.default_rng(0).standard_normal((40, 6), np.float32), np.full(40, 1))
+    splits = dict.fromkeys(("train", "valid", "test"), rows)
+    data = TrainingData.load(Corpus("large", spec, splits, (), fingerprint(spec, splits)), torch.device("cpu"))
+    config = Config.for_data(spec, {"family": "dense", "latent_dim": 4, "dense_width": 8})
+    trainer = Trainer(config, data, seed=0, epoch_steps=200)
+    trainer.train_epoch()
+    trainer.save(tmp_path, final=True)
+    assert main(["--checkpoint", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    array = np.load(tmp_path / "out" / "samples.npy")
+    assert f"std {array.astype(float).std():.3f}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", list(SPECS))

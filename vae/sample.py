@@ -214,7 +214,8 @@ def _content(samples: Array, spec: DataSpec) -> str:
     """What the samples are like, in a line."""
     if not spec.is_music:
         shape = list(as_array(samples).shape)
-        return f"array {shape} {samples.dtype}, mean {samples.mean():.3f}, std {samples.std():.3f}"
+        mean, std = (of(samples, dtype=np.float64) for of in (np.mean, np.std))  # squares of float32 may overflow
+        return f"array {shape} {samples.dtype}, mean {mean:.3f}, std {std:.3f}"
     parts = [
         f"{name.replace('_', ' ')} {values[~np.isnan(values)].mean():.2f}"
         for name, values in measure(samples, spec).items()
