@@ -64,7 +64,8 @@ def test_command_tells_mistakes_in_one_line(trained, capsys, tmp_path, monkeypat
     run, data = ["--checkpoint", str(folder / "run")], ["--data", str(folder / "made.npz")]
     cases = {
         (*run, *data, "--iwae", "0"): "error: --iwae must be at least 1, but got 0.",
-        ("--checkpoint", "nothing"): "error: nothing: no checkpoint here (config.json is missing).",
+        ("--checkpoint", "nothing"): "error: nothing: no checkpoint here (config.json is missing); pass a folder "
+        "such as results/NAME/best.",
         tuple(
             run
         ): "error: made: the data that the checkpoint was trained on are not here; pass their place as --data.",

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from vae.checkpoint import METRICS, Checkpoint
+from vae.checkpoint import CONFIG, METRICS, Checkpoint
 from vae.corpus import Corpus, is_to_be_encoded, load_corpus
 from vae.errors import UserError
 from vae.files import is_locked
@@ -94,7 +94,7 @@ def chosen_directory(args: argparse.Namespace) -> Path:
         UserError: there is none.
     """
     if args.checkpoint is not None:
-        return Path(args.checkpoint)
+        return _with_checkpoint(args.checkpoint)
     if (place := _object_store(args)) is not None:
         return _fetch_best(Store(place), args.sweep)
     results = Path(args.results)
@@ -104,6 +104,15 @@ def chosen_directory(args: argparse.Namespace) -> Path:
     if not (best / METRICS).exists():
         raise UserError(f"{best}: no best checkpoint of a sweep {args.sweep!r}; see {results}/ for names.")
     return best
+
+
+def _with_checkpoint(path: Path) -> Path:
+    """The folder, if it is one of a checkpoint; of another path the error names the checkpoint in or around it."""
+    if (path / CONFIG).exists():
+        return path
+    near = next((folder for folder in (path / "best", path.parent) if (folder / CONFIG).exists()), None)
+    what = "is a file" if path.is_file() else f"no checkpoint here ({CONFIG} is missing)"
+    raise UserError(f"{path}: {what}; pass {near or 'a folder such as results/NAME/best'}.")
 
 
 def chosen_corpus(loaded: Checkpoint, args: argparse.Namespace, directory: Path) -> Corpus:
