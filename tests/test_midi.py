@@ -174,7 +174,9 @@ LONG = b"\xff\xff\xff\x7f"  # 268,435,455 ticks
 BROKEN = {
     "empty": (b"", r"tune\.mid: not MIDI: the file is empty\. Pass"),
     "text": (b"hello, this is no music", r"tune\.mid: not MIDI: no MThd at its start"),
-    "cut": (midi(track(b"\x00" + STRIKE))[:-6], r"tune\.mid: not MIDI: Invalid chunk length"),
+    "cut": (midi(track(b"\x00" + STRIKE))[:-6], r"tune\.mid: broken MIDI: it ends too early\. Fetch or export it anew"),
+    "cut in a head": (midi(track(), track())[:-9], r"tune\.mid: broken MIDI: it ends too early"),
+    "cut in the first head": (midi()[:9], r"tune\.mid: broken MIDI: it ends too early"),
     "film time": (midi(track(), ticks=0xE728), r"tune\.mid: not MIDI: Division type is not ticks per quarter"),
     "no ticks": (midi(track(b"\x00" + STRIKE, b"\x04" + RELEASE), ticks=0), "not MIDI: 0 ticks per quarter"),
     "no notes": (midi(track()), r"no notes between pitch 21 and 108 \(piano range\); it has no notes at all"),
@@ -213,7 +215,7 @@ def test_awkward_files_are_read_or_refused(shared_data):
         if path.stem in READABLE:
             assert [len(song.notes) for song in read_midi(path, 4)] == READABLE[path.stem], path.name
         else:
-            with pytest.raises(UserError, match=rf"{path.name}: (not MIDI|no notes)"):
+            with pytest.raises(UserError, match=rf"{path.name}: ((not|broken) MIDI|no notes)"):
                 read_midi(path, 4)
 
 

@@ -231,7 +231,7 @@ def test_a_song_is_never_written_over(results, tune, monkeypatch, capsys):
         (["--vary", "~nobody1/x.mid"], "~nobody1/x.mid: cannot be opened"),
         (["--vary", "x" * 300 + ".mid"], "cannot be opened: File name too long"),
         (["--reconstruct", "taken"], "taken: no file of music (.mid"),
-        (["--reconstruct", "broken.mid"], "broken.mid: cannot be read: broken.mid (not MIDI"),
+        (["--reconstruct", "broken.mid"], "broken.mid: cannot be read: broken.mid (broken MIDI"),
         (["--data", "nowhere"], "--data says whose songs test:0"),
         (["--reconstruct", "test:0"], "music: the data that the checkpoint was trained on are not here; pass"),
         (["--vary", "test:0", "--amount", "1.5"], "--amount must lie in 0..1, but got 1.5"),

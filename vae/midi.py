@@ -30,6 +30,9 @@ from vae.grid import (
 if TYPE_CHECKING:
     import pretty_midi
 
+_CUT = ("Invalid chunk length", "Unexpected EOF", "File size is less than")
+"""What symusic says of files that end too early."""
+
 
 def read_midi(path: Path, steps_per_beat: int) -> list[Song | str]:
     """The song of a MIDI file; of a type 2 file, whose tracks are independent, a song a track, or why there is none.
@@ -74,6 +77,8 @@ def _read_sequence(path: Path, name: str, data: bytes, steps_per_beat: int) -> S
         score = symusic.Score.from_midi(data)
     except RuntimeError as error:
         reason = str(error).removeprefix("MiniMidi: ").removesuffix(": iostream error")
+        if any(told in reason for told in _CUT):
+            raise UnreadableFileError(path, "broken MIDI: it ends too early", "Fetch or export it anew.") from error
         raise UnreadableFileError(path, f"not MIDI: {reason}") from error
     if score.tpq <= 0:
         raise UnreadableFileError(path, "not MIDI: 0 ticks per quarter note")
