@@ -268,7 +268,8 @@ def run_trials(
         OSError, UserError: as the parts do, such as of a disk that can't be written.
     """
     mind_workers()
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(resources.slots)
+    # No bound: Ray reads it once, at the beginning. What waits is bounded by `Resources.most`, through the searcher.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sys.maxsize)
     trainable = tune.with_parameters(trial, corpus=corpus, settings=settings)
     # Not `Tuner`, which pickles all of this to restore it: here the study's journal does that, and no pickles.
     try:

@@ -13,6 +13,7 @@ from ray import tune
 from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 from ray.cluster_utils import Cluster
 from ray.experimental.internal_kv import _internal_kv_get
+from ray.tune.experiment import Trial
 from sweeping import wait_for
 from tiny import BINARY, make_corpus
 
@@ -262,3 +263,45 @@ def test_a_trial_lost_with_its_node_comes_before_those_that_wait_for_a_worker(cl
     )
     assert losing.after[0] == losing.lost
     assert all(record.ended for record in study.records.values())
+
+
+class Growing(tune.Callback):
+    """Adds a node once a trial runs, and keeps how many trials have waited for a worker at once, at most."""
+
+    def __init__(self, cluster):
+        self._cluster, self._grown = cluster, False
+        self.most_waiting = 0
+
+    def on_trial_result(self, *args, **info):
+        del args, info
+        if not self._grown:
+            self._cluster.add_node(num_cpus=3)
+            self._grown = True
+
+    def on_step_end(self, *args, trials, **info):
+        del args, info
+        waiting = sum(trial.status == Trial.PENDING for trial in trials)
+        self.most_waiting = max(self.most_waiting, waiting)
+
+
+def test_workers_of_machines_that_join_are_set_up_at_once(cluster, make_study, tmp_path):
+    class Brief(SleepingTrial):  # here, so that workers need not import this module
+        NAP = 0.5
+
+    growing, study = Growing(cluster), make_study(trials=5, families=("dense",), spec=BINARY, max_epochs=9)
+    scheduler, checkpoints = Asha(study, lambda: False), Checkpoints(str(tmp_path / "checkpoints"))
+    resources = find_resources(1, None, joined=True, tell=[].append)
+    assert resources.slots == 1
+    run_trials(
+        make_corpus(),
+        study.settings,
+        resources,
+        checkpoints,
+        lambda config: f"{config['number']:05d}-{config['turn']:05d}",
+        trial=Brief,
+        search_alg=StudySearcher(scheduler, lambda: False, checkpoints.newest, resources.most),
+        scheduler=scheduler,
+        callbacks=[growing],
+        max_failures=0,
+    )
+    assert growing.most_waiting >= 3
