@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from music import tune, write_tunes
 from vae.corpus import Corpus, load_corpus, read_saved, save_corpus
 from vae.encoding import Song, decode
 from vae.errors import UserError
-from vae.library import table_of_songs
+from vae.library import read_files, table_of_songs
 from vae.midi import write_midi
 
 TUNES = {f"song{seed}": tune(seed) for seed in range(8)}
@@ -90,6 +91,17 @@ def test_a_transposed_copy_stays_beside_its_original_and_an_exact_one_is_dropped
     assert "8 tunes, 8 of them in several songs" in corpus.report[1]
     sides = list(songs_of(corpus).values())
     assert sum(map(len, sides)) == len(set.union(*sides)) == 8
+
+
+def test_many_midi_files_are_read_in_processes(tmp_path, monkeypatch):
+    paths = sorted(write_tunes(tmp_path, TUNES).iterdir())
+    here, _, _ = read_files(paths, 4, "reading")
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("vae.library.MIDI_FILES_A_PROCESS", 4)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    there, _, _ = read_files(paths, 4, "reading")
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > before
+    assert [song.notes.tolist() for song in there] == [song.notes.tolist() for song in here]
 
 
 def test_broken_files_are_skipped_and_named(tmp_path):

@@ -25,6 +25,7 @@ from vae.splitting import SPLITS, deal, tunes
 MIDI_SUFFIXES = (".mid", ".midi")
 MUSIC_SUFFIXES = (*MIDI_SUFFIXES, ".xml", ".musicxml", ".mxl", ".abc")
 SCORES_A_PROCESS = 8  # that make up for the second in which a process imports music21
+MIDI_FILES_A_PROCESS = 2000  # that make up for its start: each takes about a millisecond
 NAMED = 10  # skipped files that a report names; it counts the others
 
 
@@ -70,7 +71,7 @@ def _file_digest(path: Path) -> bytes:
 def read_files(
     paths: list[Path], steps_per_beat: int, title: str, voices: bool = False
 ) -> tuple[list[Song], list[str], list[str]]:
-    """Reads files of music, in as many processes as there are cores, with a bar on a terminal.
+    """Reads files of music, if many in as many processes as there are cores, with a bar on a terminal.
 
     Returns:
         The songs, in the order of the files; why files cannot be read, and why songs of files that hold others.
@@ -104,8 +105,9 @@ _Read = list[Song | str] | str
 
 
 def _results(paths: list[Path], read: Callable[[Path], _Read]) -> Iterator[_Read]:
-    scores = sum(path.suffix.lower() not in MIDI_SUFFIXES for path in paths)
-    processes = min(os.cpu_count() or 1, scores // SCORES_A_PROCESS)
+    midi = sum(path.suffix.lower() in MIDI_SUFFIXES for path in paths)
+    worth = midi / MIDI_FILES_A_PROCESS + (len(paths) - midi) / SCORES_A_PROCESS
+    processes = min(os.cpu_count() or 1, int(worth))
     done = 0
     if processes > 1 and not multiprocessing.current_process().daemon:  # a daemon may have no children
         try:
