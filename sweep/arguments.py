@@ -62,7 +62,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--time-budget",
         type=seconds,
         metavar="TIME",
-        help="time of the search, such as 40m or 2h; final runs come after it",
+        help="time of the search, such as 40m or 2h, without a unit seconds; final runs come after it",
     )
     parser.add_argument(
         "--patience",

@@ -131,6 +131,14 @@ def test_a_value_that_is_none_is_told_in_one_line(words, told, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("40m", 2400), ("1.5h", 5400), ("1d", 86400), ("40", 40)])
+def test_a_time_has_a_unit_or_is_in_seconds_as_help_says(text, seconds, capsys):
+    assert parse(["--time-budget", text]).time_budget == seconds
+    with pytest.raises(SystemExit, match="0"):
+        parse(["--help"])
+    assert "without a unit seconds" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("text", ["", "0", "x", "3 s s", "5 weeks"])
 def test_a_time_that_is_none_is_refused(text, capsys):
     with pytest.raises(SystemExit, match="2"):
