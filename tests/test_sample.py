@@ -71,6 +71,15 @@ def test_the_command_writes_the_best_of_the_newest_sweep_and_names_it(results, c
     assert "000.mid to 002.mid" in out
 
 
+def test_all_that_is_written_is_named(results, capsys):
+    for pieces, told in (("2", "000.mid to 001.mid, 000.wav to 001.wav"), ("1", "000.mid, 000.wav")):
+        assert main(["--results", str(results), "-n", pieces, "--wav"]) == 0
+        out = capsys.readouterr().out
+        assert f"samples: {told}, samples.png\n" in out
+        assert f"\n{pieces} piece{'s' if pieces == '2' else ''} of 16 steps: " in out
+    assert sorted(contents(results / "newer" / "samples")) == ["000.mid", "000.wav", "samples.png"]
+
+
 def test_the_latest_sweep_goes_before_newer_files(results, capsys):
     (results / "latest").symlink_to("older")
     assert main(["--results", str(results)]) == 0

@@ -22,7 +22,7 @@ from vae.errors import UserError, exit_code
 from vae.files import printable
 from vae.models.base import Vae
 from vae.pieces import draw, interpolate, vary
-from vae.rendering import FOLDERS, SHEET, as_array, write
+from vae.rendering import FOLDERS, as_array, write
 from vae.sheet import PANELS
 from vae.song import NAMES, Given, is_of_data, read_songs
 from vae.statistics import measure
@@ -130,7 +130,7 @@ def _run(args: argparse.Namespace) -> None:
         _origin(name, loaded),
         *_songs_told(pieces, loaded),
         _content(pieces.drawn, loaded.spec),
-        f"{printable(out)}: {names[0]}{f' to {names[-2]}' if len(names) > 2 else ''}, {SHEET}",
+        f"{printable(out)}: {_written(names, args.wav)}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 
@@ -221,7 +221,14 @@ def _content(samples: Array, spec: DataSpec) -> str:
         for name, values in measure(samples, spec).items()
         if not np.isnan(values).all()
     ]
-    return f"{len(samples)} pieces of {samples.shape[1]} steps: {', '.join(parts)}"
+    return f"{len(samples)} piece{'s' * (len(samples) > 1)} of {samples.shape[1]} steps: {', '.join(parts)}"
+
+
+def _written(names: list[str], sound: bool) -> str:
+    """The files in a few words: of pieces the first and the last, then of their sound, and the picture."""
+    *pieces, picture = names
+    span = " to ".join(dict.fromkeys((pieces[0], pieces[-1])))
+    return ", ".join([span, *([span.replace(".mid", ".wav")] if sound else []), picture])
 
 
 def main(argv: list[str] | None = None) -> int:
