@@ -184,6 +184,18 @@ def test_pieces_keep_the_metre_of_a_song_that_states_one(results, tune):
         assert (metre.numerator, metre.denominator) == (6, 8)
 
 
+def test_pieces_are_in_the_tempo_of_the_first_song_and_songs_of_the_data_in_that_of_the_data(trained, tune, tmp_path):
+    data, out = tmp_path / "made.npz", tmp_path / "out"
+    save_corpus(made_corpus("made", MUSIC), data)
+    chosen = ["--checkpoint", str(trained["music"]), "--data", str(data), "-n", "1", "--out", str(out)]
+    for songs, tempo in (((str(tune), "test:0"), 120), (("test:0", str(tune)), 90)):
+        assert main([*chosen, "--interpolate", *songs]) == 0
+        for name in ("000.mid", "001.mid", "002.mid"):
+            assert pretty_midi.PrettyMIDI(str(out / name)).get_tempo_changes()[1][0] == pytest.approx(
+                tempo, rel=1e-5
+            )  # whole microseconds
+
+
 def test_names_that_are_not_utf8_are_printed_and_drawn(trained, tune, capsys, monkeypatch):
     monkeypatch.chdir(tune.parent)
     song, folder = (os.fsdecode(name) for name in (b"caf\xe9.mid", b"pi\xe8ces"))
