@@ -177,6 +177,19 @@ def test_of_little_music_more_weights_are_dropped(steps, share):
     assert Config.for_data(spec, {"family": "transformer"}).weight_dropout == 0.0
 
 
+@pytest.mark.parametrize(
+    ("steps", "share"), [(0, 0.1), (1_000, 0.4), (25_000, 0.4), (75_000, 0.24), (200_000, 0.1), (2_000_000, 0.1)]
+)
+def test_of_little_music_more_units_are_dropped(steps, share):
+    spec = replace(MUSIC, train_steps=steps)
+    for family, most in (("sequential", 0.4), ("hierarchical", 0.4), ("transformer", 0.2)):
+        config = Config.for_data(spec, {"family": family})
+        assert config.dropout == pytest.approx(0.1 + (share - 0.1) / 0.3 * (most - 0.1), abs=0.006)
+        assert config.input_dropout == config.head_dropout == pytest.approx(share / 2, abs=0.006)
+    assert Config.for_data(spec, {"family": "recurrent", "dropout": 0.3}).dropout == 0.3
+    assert Config.for_data(spec, {"family": "dense"}).dropout == 0.0
+
+
 def test_two_bars_are_enough_to_be_hierarchical():
     assert Config.for_data(MUSIC, {"family": "hierarchical", "window": 32}).window == 32
 
@@ -274,7 +287,7 @@ def test_dense_layers_are_no_wider_than_memory_allows(spec, window, widest):
 
 
 def test_what_is_given_comes_before_the_familys_defaults():
-    assert Config.for_data(MUSIC, {"family": "recurrent"}).dropout == 0.4
+    assert Config.for_data(MUSIC, {"family": "recurrent"}).dropout > 0.0
     assert Config.for_data(MUSIC, {"family": "recurrent", "dropout": 0.0, "transpose": 0}).dropout == 0.0
     assert Config.for_data(MUSIC, {"head": "independent", "transpose": 0}).head == "independent"
 

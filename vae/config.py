@@ -262,8 +262,9 @@ def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     values["rate_target"] = kl_as_wide(spec, Config.rate_target)
     values |= {"transpose": 6} if spec.is_music else {}
     values |= _OF_FAMILY.get(family, {})
-    if family in ("recurrent", "sequential"):
-        values["weight_dropout"] = _dropped(spec)
+    values |= {name: _between(*shares, spec) for name, shares in _DROPPED.get(family, {}).items()}
+    if family in ("recurrent", "sequential") and 0 < spec.train_steps <= _FEW_STEPS:
+        values["weight_dropout"] = 0.5
     if family == "dense":
         values["window"] = min(spec.window, _MOST_AT_ONCE)
         values["dense_width"] = min(Config.dense_width, widest_dense(spec, values["window"]))
@@ -278,18 +279,30 @@ def _defaults(spec: DataSpec, family: str) -> dict[str, Any]:
     return values
 
 
-def _dropped(spec: DataSpec) -> float:
-    """Share of weights to drop: much music is not learned by heart, and of what is dropped training gets slower."""
-    return _DROPPED if 0 < spec.train_steps <= _FEW_STEPS else 0.0
+def _between(little: float, much: float, spec: DataSpec) -> float:
+    """A share to drop in training, from that for little music to that for much, by the logarithm of how much there is.
+
+    What there is little of is learned by heart; and the more is dropped, the longer training takes.
+    """
+    steps = min(max(spec.train_steps or _MANY_STEPS, _FEW_STEPS), _MANY_STEPS)
+    part = math.log(steps / _FEW_STEPS) / math.log(_MANY_STEPS / _FEW_STEPS)
+    return round(little + part * (much - little), 2)
 
 
-_FEW_STEPS, _DROPPED = 25_000, 0.5
-_SEQUENCES: dict[str, Any] = {"learning_rate": 3e-3, "dropout": 0.4, "input_dropout": 0.2, "latent_dim": 16}
+_FEW_STEPS, _MANY_STEPS = 25_000, 200_000  # in train
+_UNITS = {"dropout": (0.4, 0.1), "input_dropout": (0.2, 0.05), "head_dropout": (0.2, 0.05)}
+_DROPPED = {
+    "recurrent": _UNITS,
+    "hierarchical": _UNITS,
+    "sequential": _UNITS,
+    "transformer": _UNITS | {"dropout": (0.2, 0.1)},
+}
+_SEQUENCES: dict[str, Any] = {"learning_rate": 3e-3, "latent_dim": 16}
 _OF_FAMILY = {
     "recurrent": _SEQUENCES,
     "hierarchical": _SEQUENCES | {"latent_dim": 64},
     "sequential": _SEQUENCES,
-    "transformer": _SEQUENCES | {"learning_rate": 1e-3, "dropout": 0.2},
+    "transformer": _SEQUENCES | {"learning_rate": 1e-3},
 }
 
 _KIND = {int: "a whole number", float: "a number", str: "a word"}
