@@ -8,10 +8,9 @@ sets are compared by the distances between their excerpts, whatever the feature;
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from vae.corpus import Corpus, Split
-from vae.encoding import DataSpec, Notes, decode
+from vae.encoding import DataSpec, decode
 from vae.errors import UserError
 from vae.statistics import (
     Array,
@@ -21,6 +20,7 @@ from vae.statistics import (
     known_mean,
     known_percentile,
     measure,
+    melody_intervals,
     melody_ngrams,
     ratio,
     sounding_and_onsets,
@@ -56,30 +56,22 @@ def histograms(rolls: Array, spec: DataSpec) -> dict[str, Floats]:
     Notes are those of `vae.encoding.decode`: one that sounds when the excerpt begins or ends begins or ends there.
 
     - `pitch_class`, C = 12: notes struck, by pitch modulo 12.
-    - `interval`, C = 25: steps of the melody in semitones, -12 or less to 12 or more; the melody is that of
-      `vae.statistics.melody_ngrams`.
+    - `interval`, C = 25: steps of the melody in semitones, -12 or less to 12 or more; see
+      `vae.statistics.melody_intervals`.
     - `duration`, C = 13: notes by length b in beats, round(2 log2 b) from -6 (1/8) to 6 (8 or more), so that
       dotted lengths have bins of their own.
     - `polyphony`, C = 11: time steps, by the keys that sound, 0 to 10 or more.
     """
     notes = [decode(roll, spec.encoding) for roll in rolls]
-    keys = sounding_and_onsets(rolls, spec)[0].sum(axis=2)
+    sounding, onsets = sounding_and_onsets(rolls, spec)
     octave, widest = 2 * LONGEST_OCTAVE, WIDEST_INTERVAL
     halves = [np.rint(2 * np.log2((n[:, 2] - n[:, 1]) / spec.steps_per_beat)).astype(np.int64) for n in notes]
     return {
         "pitch_class": _counts([n[:, 0] % 12 for n in notes], 12),
-        "interval": _counts([np.diff(_melody(n)).clip(-widest, widest) + widest for n in notes], 2 * widest + 1),
+        "interval": _counts([i.clip(-widest, widest) + widest for i in melody_intervals(onsets)], 2 * widest + 1),
         "duration": _counts([half.clip(-octave, octave) + octave for half in halves], 2 * octave + 1),
-        "polyphony": _counts(list(keys.clip(max=MOST_KEYS)), MOST_KEYS + 1),
+        "polyphony": _counts(list(sounding.sum(axis=2).clip(max=MOST_KEYS)), MOST_KEYS + 1),
     }
-
-
-def _melody(notes: Notes) -> npt.NDArray[np.int32]:
-    """The highest pitch struck in each step but the first, as in `melody_ngrams`."""
-    notes = notes[notes[:, 1] > 0]
-    last = np.append(np.diff(notes[:, 1]) > 0, True)[: len(notes)]  # of a step; notes are sorted by start, then pitch
-    top: npt.NDArray[np.int32] = notes[last, 0]
-    return top
 
 
 def _counts(bins: list[Array], size: int) -> Floats:

@@ -111,13 +111,20 @@ def _at_lags(beats: Floats) -> Floats:
 def melody_ngrams(onsets: Bools) -> list[npt.NDArray[np.int64]]:
     """N-grams of `NGRAM` melody notes as numbers, equal where all intervals are: [N, T, P] to N arrays.
 
-    The melody is the skyline: the highest key struck in each step that has one. Intervals only, so a
-    transposed or rhythmically altered copy is still a copy. The first step is left out, since a window can't
-    tell whether its keys begin there; so the n-grams of a window are among those of its song.
+    Intervals only, so a transposed or rhythmically altered copy is still a copy.
+    """
+    return [_ngrams(intervals) for intervals in melody_intervals(onsets)]
+
+
+def melody_intervals(onsets: Bools) -> list[npt.NDArray[np.int64]]:
+    """Semitones from each note of the melody to the next: [N, T, P] to N arrays.
+
+    The melody is the skyline: the highest key struck in each step that has one. The first step is left out, since a
+    window can't tell whether its keys begin there; so the intervals of a window are among those of its song.
     """
     struck: Bools = np.asarray(onsets[:, 1:].any(axis=2))
     top = PITCHES - 1 - onsets[:, 1:, ::-1].argmax(axis=2)
-    return [_ngrams(np.diff(notes[where])) for notes, where in zip(top, struck, strict=True)]
+    return [np.diff(notes[where]) for notes, where in zip(top, struck, strict=True)]
 
 
 def _ngrams(intervals: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
