@@ -19,9 +19,7 @@ from vae.statistics import (
     excerpts,
     known_mean,
     known_percentile,
-    measure,
     melody_intervals,
-    melody_ngrams,
     ratio,
     sounding_and_onsets,
 )
@@ -174,21 +172,15 @@ def compare(samples: Array, corpus: Corpus) -> dict[str, Any]:
     )
     yardstick, _ = excerpts(corpus.splits["train"], steps, len(drawn))
     counts = [histograms(rolls, spec) for rolls in (drawn, test, yardstick)]
-    rows = [_statistics(rolls, spec) for rolls in (drawn, test, train)]
     library = Library(corpus.splits["train"], spec)
-    for row, rolls, own in zip(rows, (drawn, test, train), (None, None, song), strict=True):
-        row["copied_ngrams"] = library.copied(melody_ngrams(sounding_and_onsets(rolls, spec)[1]), own)
+    rows = [library.measure(drawn), library.measure(test), library.measure(train, song)]
+    for row, rolls in zip(rows, (drawn, test, train), strict=True):
+        row["scale_consistency"] = scale_consistency(histograms(rolls, spec)["pitch_class"])
     return {
         "excerpts": {"samples": len(drawn), "test": len(test), "train": len(train), "steps": steps},
         "statistics": {name: _row(*(row[name] for row in rows)) for name in rows[0]},
         "distributions": {name: _distribution(*(count[name] for count in counts)) for name in counts[0]},
     }
-
-
-def _statistics(rolls: Array, spec: DataSpec) -> dict[str, Floats]:
-    """[N, T, D] to a statistic's [N]."""
-    consistency = scale_consistency(histograms(rolls, spec)["pitch_class"])
-    return {**measure(rolls, spec), "scale_consistency": consistency}
 
 
 def _row(drawn: Floats, test: Floats, train: Floats) -> dict[str, float | None]:

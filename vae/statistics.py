@@ -138,9 +138,15 @@ class Library:
     """The melodies of a training set, to tell what samples copy."""
 
     def __init__(self, train: Split, spec: DataSpec) -> None:
+        self._spec = spec
         self._of_song = [np.unique(ngrams) for ngrams in _song_ngrams(train, spec)]
         together = np.concatenate([np.zeros(0, np.int64), *self._of_song])
         self._known, self._songs_with = np.unique(together, return_counts=True)
+
+    def measure(self, excerpts: Array, song: npt.NDArray[np.int64] | None = None) -> dict[str, Floats]:
+        """All musical statistics, [N, T, D] to a name's [N]: `measure`, and `copied_ngrams`; `song` as of `copied`."""
+        ngrams = melody_ngrams(sounding_and_onsets(excerpts, self._spec)[1])
+        return {**measure(excerpts, self._spec), "copied_ngrams": self.copied(ngrams, song)}
 
     def copied(self, ngrams: list[npt.NDArray[np.int64]], song: npt.NDArray[np.int64] | None = None) -> Floats:
         """The share of each excerpt's n-grams that training songs contain too; NaN for an excerpt with none.
@@ -228,12 +234,7 @@ def describe_music(samples: Array, train: Split, valid: Split, spec: DataSpec) -
     known, song = excerpts(train, window)
     held_out, _ = excerpts(valid, window)
     library = Library(train, spec)
-
-    def all_of(rolls: Array, own: npt.NDArray[np.int64] | None = None) -> dict[str, Floats]:
-        ngrams = melody_ngrams(sounding_and_onsets(rolls, spec)[1])
-        return {**measure(rolls, spec), "copied_ngrams": library.copied(ngrams, own)}
-
-    drawn, yardstick, unseen = all_of(samples), all_of(known, song), all_of(held_out)
+    drawn, yardstick, unseen = library.measure(samples), library.measure(known, song), library.measure(held_out)
     return {name: _compare(drawn[name], yardstick[name], unseen[name]) for name in drawn}
 
 
