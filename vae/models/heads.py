@@ -25,9 +25,9 @@ def build_head(config: Config, spec: DataSpec, moments: Moments | None, inputs: 
         moments: of the training set, for the initial output; None if weights will be loaded.
         inputs: H; None if the decoder makes the parameters of independent features itself.
     """
-    if config.head == "autoregressive":
-        return AutoregressiveHead(config, spec, moments, spec.features if inputs is None else inputs)
-    return IndependentHead(spec, moments, inputs)
+    if inputs is None or config.head == "independent":
+        return IndependentHead(spec, moments, inputs)
+    return AutoregressiveHead(config, spec, moments, inputs)
 
 
 class IndependentHead(nn.Module):
