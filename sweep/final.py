@@ -103,6 +103,7 @@ def _tell(summary: dict[str, Any], folder: SweepFolder, min_kl: float) -> None:
         f"trials: {states}; {summary['epochs_trained']} epochs\n"
         f"best: trial {best['trial']} ({best['params']['family']}) at epoch {best['epoch']:.0f}, nats a step: "
         f"val_elbo {best['val_elbo']:.3f} ({spread}baseline {baseline['marginal_elbo']:.3f}), kl {best['kl']:.3f}, "
+        f"code_gain {best['code_gain']:.3f}, "
         f"test_elbo {best['test_elbo']:.3f} (baseline {baseline['marginal_test_elbo']:.3f})\n"
     )
     if best["val_elbo"] < baseline["marginal_elbo"]:

@@ -145,7 +145,8 @@ class LiveView(View):
         feasible, _ = self._study.rank_key(best)
         return (
             f"trial {top[0].number} ({top[0].params['family']}) val_elbo {best['val_elbo']:.3f} kl {best['kl']:.3f} "
-            f"at epoch {best['epoch']:.0f}{'' if feasible else ' (infeasible: its code says too little)'}"
+            f"code_gain {best['code_gain']:.3f} at epoch {best['epoch']:.0f}"
+            f"{'' if feasible else ' (infeasible: its code says too little)'}"
         )
 
     def _panel(self) -> Panel:

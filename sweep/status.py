@@ -61,7 +61,8 @@ def _best(best: dict[str, Any]) -> str:
     test = "" if best["test_elbo"] is None else f", test_elbo {best['test_elbo']:.3f}"
     return (
         f"best: trial {best['trial']} ({best['params']['family']}) at epoch {best['epoch']:.0f}: "
-        f"val_elbo {best['val_elbo']:.3f}, kl {best['kl']:.3f}{test}{feasible}"
+        f"val_elbo {best['val_elbo']:.3f}, kl {best['kl']:.3f}, code_gain {best['code_gain']:.3f}"
+        f"{test}{feasible}"
     )
 
 

@@ -34,7 +34,7 @@ def test_without_a_terminal_it_says_plain_lines_with_the_best_so_far(study, caps
     line = capsys.readouterr().out
     assert "2/10 trials tried, 4 epochs, 67% spared, " in line
     assert "best trial 0" in line
-    assert "val_elbo -5.000 kl 0.200 at epoch 1" in line
+    assert "val_elbo -5.000 kl 0.200 code_gain 1.000 at epoch 1" in line
 
 
 def test_only_trials_that_were_judged_save_epochs(make_study, capsys):
