@@ -39,7 +39,8 @@ def test_who_watches_when_the_connection_breaks_is_not_told_to_end_what_runs(arg
         with pytest.raises(UserError, match=r"the connection did .*connection refused") as error:
             begin(args)
         assert "ray up" not in str(error.value)
-        assert f"watch it again: `python -m sweep.run --cluster {args.cluster} --watch far-1127-" in str(error.value)
+        again = re.escape(f"watch it again: `python -m sweep.run --cluster {args.cluster} --watch far-")
+        assert re.search(rf"{again}\d{{4}}-\d{{6}}`", str(error.value))
         assert str(error.value).endswith("goes on by --resume far.")
 
 
