@@ -143,13 +143,13 @@ class _Seen(optuna.Study):
 
 
 def groups(trials: Sequence[FrozenTrial]) -> dict[str, dict[str, BaseDistribution]]:
-    """For each parameter, those to draw it with: all that occur in the same trials; names sorted."""
+    """For each parameter, those to draw it with: all that occur in the same trials, in their newest ranges, sorted."""
     where: dict[str, list[int]] = {}
     known: dict[str, BaseDistribution] = {}
-    for index, trial in enumerate(trials):
+    for trial in sorted(trials, key=lambda trial: trial.number):
         for name, distribution in trial.distributions.items():
-            where.setdefault(name, []).append(index)
-            known.setdefault(name, _smooth(distribution))
+            where.setdefault(name, []).append(trial.number)
+            known[name] = _smooth(distribution)
     together: dict[tuple[int, ...], dict[str, BaseDistribution]] = {}
     for name in sorted(known):
         if not known[name].single():

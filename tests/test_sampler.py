@@ -167,14 +167,16 @@ def test_whole_numbers_stay_on_their_grid():
 
 
 @pytest.mark.parametrize("drawn_since", [0, 4])
-def test_trials_of_another_version_of_the_space_are_no_obstacle(drawn_since):
-    """A choice that is gone, and a range that moved."""
+@pytest.mark.parametrize("before", [("old", "both"), ("both",), ("both", "new", "old")])
+def test_trials_of_another_version_of_the_space_are_no_obstacle(drawn_since, before):
+    """Choices that are gone or new, and a range that moved."""
 
     def draw(trial, kinds, low):
+        trial.suggest_float("as ever", 0.0, 1.0)
         return trial.suggest_categorical("kind", kinds), trial.suggest_float("x", low, low + 1.0)
 
     trials = []
-    for count, space_of in ((12, (("old", "both"), 0.0)), (drawn_since, (("both", "new"), 0.5))):
+    for count, space_of in ((12, (before, 0.0)), (drawn_since, (("both", "new"), 0.5))):
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
         for number in range(count):
             asked = study.ask()
