@@ -48,8 +48,14 @@ _QUIET = {
 
 
 def known_address(address: str | None) -> str | None:
-    """Of the cluster that is asked for, or whose node this machine is; `local` or None: there is none."""
+    """Of the cluster that is asked for, or whose node this machine is; `local` or None: there is none.
+
+    Raises:
+        UserError: it is of another kind, for clusters that the machine is not in.
+    """
     found: str | None = address or os.environ.get("RAY_ADDRESS") or read_ray_address()
+    if "://" in (found or ""):
+        raise UserError(f"--address {found}: must be auto, local or HOST:PORT of a cluster that this machine is in.")
     return found
 
 
@@ -72,8 +78,6 @@ def start_ray(address: str | None) -> str:
         gpus = 0 if default_device().type == "cpu" else None  # else Ray counts those too that torch can't use
         ray.init(address="local", include_dashboard=False, num_gpus=gpus, **quiet)
         return "this machine"
-    if "://" in str(address):
-        raise UserError(f"--address {address}: must be auto, local or HOST:PORT of a cluster that this machine is in.")
     try:
         sys.stderr.flush()
         with nowhere(2):  # Ray's parts in C++ have no level of logs yet

@@ -78,7 +78,7 @@ def test_failures_by_chance_are_seen_nowhere_in_particular():
     def twenty(trial):
         return [trial.suggest_float(f"x{i}", 0.0, 1.0) for i in range(20)]
 
-    trials = drive(400, twenty, lambda _: 0.0, at_random=400)
+    trials = told(twenty, [{}] * 400, [0.0] * 400)
     for failed, failing in ((20, None), (100, 0.02)):
         made = trials[failed:300] + [
             optuna.trial.create_trial(state=TrialState.FAIL, params=t.params, distributions=t.distributions)
