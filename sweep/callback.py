@@ -11,7 +11,7 @@ from ray.tune.result import SHOULD_CHECKPOINT
 
 from sweep.board import Board
 from sweep.checkpoints import read_metrics
-from sweep.crash import crash_of
+from sweep.crash import STORAGE, crash_of
 from sweep.journal import Snapshots
 from sweep.live import LiveView
 from sweep.record import Report, TrialRecord
@@ -50,11 +50,12 @@ class Clock:
         began, ended = self.first_trial_started, self.last_trial_ended
         search = (self.earlier.get("search_seconds") or 0.0) + ((ended or now) - began if began else 0.0)
         startup = (began or now) - self.command_started
+        share = train_seconds / (search * slots) if search else None
         return {
             "search_seconds": search,
             "startup_seconds": self.earlier.get("startup_seconds") or startup,
             "wall_seconds": (self.earlier.get("wall_seconds") or 0.0) + now - self.command_started,
-            "train_share": train_seconds / (search * slots) if search else None,
+            "train_share": share if began else self.earlier.get("train_share"),
         }
 
 
@@ -69,7 +70,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         clock: times.
         slots: the most trials at a time so far.
         baseline: of the summary.
-        on_lead: called when another trial leads, or the same by more.
+        on_lead: called when another trial leads, or the same by more; or none, for the leader has failed.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._snapshots = Snapshots(folder.journal)
         self._saved_at: dict[int, float] = {}
         self._dropped: set[int] = set()
-        self._behind = False  # whether a store has a checkpoint that it did not give
+        self._behind = False  # whether there is a checkpoint that could not be exported
         self._tried = self._written = 0.0
         self._finals: dict[str, int] | None = None  # how far they are
         self._outdated = False  # the table and the summary, by a trial that has begun or ended, or is better
@@ -249,13 +250,21 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Ray gave a trial up; the scheduler has put it back, if the trial is not to blame."""
         record = self._study.records[trial.config["number"]]
-        outcome = "failed" if record.state == "failed" else "goes on from its newest checkpoint"
         where = f" on {record.node}" if record.node else ""
-        if record.state not in ("stopped", "completed"):  # else it had come to its end, and was being saved
-            self._view.note(f"trial {record.number}{where} {outcome}: {record.failure or crash_of(trial).reason}")
+        if (told := self._told(record, trial)) is not None:
+            self._view.note(f"trial {record.number}{where} {told}")
         if not record.can_win:
             self._depose(record.number)
         self._after(record)
+
+    @staticmethod
+    def _told(record: TrialRecord, trial: Any) -> str | None:
+        """What has come of a trial that Ray gave up; None if nothing that a user should know."""
+        if record.state in ("stopped", "completed"):  # it had come to its end, and was being saved
+            crash = crash_of(trial)
+            return f"has ended, but {crash.reason}" if crash.blamed == STORAGE else None
+        outcome = "failed" if record.ended else "goes on from its newest checkpoint"
+        return f"{outcome}: {record.failure or crash_of(trial).reason}"
 
     def _after(self, record: TrialRecord) -> None:
         self._clock.last_trial_ended = time.time()

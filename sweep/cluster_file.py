@@ -70,7 +70,7 @@ def own_cluster() -> dict[str, Any] | None:
     """The file of the cluster whose head this machine is, as `ray up` leaves it for Ray's autoscaler, if it is one."""
     try:
         return read_cluster(_BOOTSTRAP.expanduser())
-    except UserError:
+    except (UserError, RuntimeError):  # there is none, or no home folder
         return None
 
 

@@ -15,6 +15,7 @@ from sweep.live import say
 from sweep.results import SweepFolder
 from sweep.settings import FINAL_SEEDS, Settings
 from sweep.stop import Stop
+from sweep.study import Study
 from vae import checkpoint, rendering, statistics
 from vae.bounds import TEST_SEED, evaluate, importance_weighted_bound
 from vae.corpus import Corpus
@@ -46,13 +47,14 @@ def finish(callback: SweepCallback, folder: SweepFolder, corpus: Corpus, board: 
     _tell_longer(callback.best["epoch"], callback.epochs_of_best(), folder, settings)
 
 
-def finish_without(callback: SweepCallback, folder: SweepFolder, board: Board, stop: Stop) -> None:
+def finish_without(callback: SweepCallback, folder: SweepFolder, study: Study, board: Board, stop: Stop) -> None:
     """As `finish`, of a sweep that has no winner.
 
     Raises:
         UserError: nobody stopped it; says why there is none.
     """
-    failed = callback.write()["trials"]["failed"]
+    callback.write()
+    failed = any(record.crashes or record.state == "failed" for record in study.records.values())
     board.close()
     if stop.interrupted:
         return

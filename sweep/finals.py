@@ -52,8 +52,9 @@ def train_finals(
     """
     runs = plan(study, folder, winner)
     left = {run.folder: run for run in runs if not run.trained}
-    if left:
+    if runs:
         tell(progress(runs))
+    if left:
         standstill = Standstill(stop.fail)
         searcher = _Finals(list(left.values()), stop, resources.most)
         with FinalsView(runs) as view:
@@ -207,6 +208,7 @@ class _FinalsCallback(Callback):  # type: ignore[misc]  # ray ships incomplete t
     def _fail(self, run: FinalRun, reason: str) -> None:
         run.failure = reason
         self._view.note(f"final run of trial {run.trial} with seed {run.seed} failed: {reason}")
+        self._on_progress()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Draws the view."""

@@ -21,6 +21,7 @@ from sweep.cluster_file import is_filled_in, read_cluster, results_of
 from sweep.live import say
 from sweep.results import SweepFolder
 from sweep.versions import REVISION, revision
+from vae.corpus import existing
 from vae.errors import UserError
 from vae.files import nowhere
 from vae.store import is_remote, point_elsewhere
@@ -146,9 +147,10 @@ def _quoted(words: Sequence[str]) -> str:
 
 def _sent(cluster: Path, data: str) -> str:
     """Where the head finds the data."""
-    here = Path(data).expanduser().resolve()  # Ray would copy a link as one
-    if not here.exists():
-        return data
+    try:
+        here = existing(data, "").resolve()  # Ray would copy a link as one
+    except UserError:
+        return data  # there, or nowhere
     from ray.autoscaler import sdk
 
     key = hashlib.sha256(str(here).encode()).hexdigest()[:8]  # two folders of one name are two

@@ -188,7 +188,7 @@ def _sweep(
     if callback.best is not None:
         finish(callback, folder, corpus, board, settings)
     else:
-        finish_without(callback, folder, board, stop)
+        finish_without(callback, folder, study, board, stop)
     if stop.impatient:
         say(f"nothing better in the last {args.patience:.3g} of the budget (--patience)")
     if failure := stop.failure or final_stop.failure:

@@ -93,7 +93,7 @@ class Stop(Stopper):  # type: ignore[misc]  # ray ships incomplete types
         return max(time_spent, self._share_ended())
 
     def bettered(self) -> None:
-        """Takes note of a new best."""
+        """Takes note of a new best, from which on patience counts."""
         self._bettered_at = self.spent()
 
     @property

@@ -373,7 +373,7 @@ class Study:
 
 
 def _reached(trial: FrozenTrial, failed: float = 0) -> float:
-    """The highest rung that a trial has been to; of one that failed there or below, what is given."""
+    """The highest rung that a trial has been to; of one that has failed `failed`."""
     return failed if trial.state == TrialState.FAIL else max(trial.intermediate_values, default=0)
 
 

@@ -16,7 +16,7 @@ from sweep.rungs import rungs, validates
 from sweep.settings import Settings
 from vae.config import Config
 from vae.corpus import Corpus
-from vae.device import default_device, release_gpu
+from vae.device import default_device, lacks_memory, release_gpu
 from vae.errors import OtherRunError, UserError
 from vae.store import StoreError, fetched, reason
 from vae.trainer import DivergedError, Trainer, TrainingData, failure_of
@@ -86,7 +86,9 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
         except Exception as error:  # the data are there, so it is the configuration's, unless the GPU's
             if str(error).startswith(GPU_ERRORS):
                 raise
-            self._failure = str(error).partition("\n")[0] or type(error).__name__
+            why = str(error).partition("\n")[0]
+            known = isinstance(error, UserError) or lacks_memory(error)
+            self._failure = why if known else f"{type(error).__name__}: {why}"
             return
         if config["checkpoint"] is not None:
             self._restore(self._trainer, config["checkpoint"])

@@ -55,7 +55,8 @@ def known_address(address: str | None) -> str | None:
     """
     found: str | None = address or os.environ.get("RAY_ADDRESS") or read_ray_address()
     if "://" in (found or ""):
-        raise UserError(f"--address {found}: must be auto, local or HOST:PORT of a cluster that this machine is in.")
+        said = f"--address {found}" if address else f"RAY_ADDRESS={found}"
+        raise UserError(f"{said}: must be auto, local or HOST:PORT of a cluster that this machine is in.")
     return found
 
 

@@ -112,8 +112,18 @@ def test_a_winner_that_the_disk_does_not_give_is_said_and_tried_again(make_study
     assert callback.best["trial"] == 0
 
 
-@pytest.mark.parametrize(("state", "says"), [("stopped", False), ("failed", True)])
-def test_a_worker_that_dies_as_its_trial_ends_has_not_failed_it(make_study, tmp_path, monkeypatch, state, says):
+NOT_KEPT = "trial 0 on here has ended, but its checkpoint could not be kept: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "told"),
+    [
+        ("stopped", RuntimeError("gone"), []),
+        ("stopped", OSError(28, "No space left on device"), [NOT_KEPT]),
+        ("failed", RuntimeError("gone"), ["trial 0 on here failed: why"]),
+    ],
+)
+def test_a_worker_that_dies_as_its_trial_ends_has_not_failed_it(make_study, tmp_path, monkeypatch, state, error, told):
     study, folder = make_study(trials=1), new_folder(tmp_path)
     callback, said = callback_of(study, folder), []
     monkeypatch.setattr(callback._view, "note", said.append)
@@ -121,9 +131,16 @@ def test_a_worker_that_dies_as_its_trial_ends_has_not_failed_it(make_study, tmp_
     study.report(0, report(9, -4.0), rung=True)
     study.finish(0, state, "why" if state == "failed" else None)
     trial = Trial("made up", config={"number": 0}, stub=True)
-    keep_error(trial, raised(RuntimeError("gone")).as_instanceof_cause())
+    keep_error(trial, raised(error).as_instanceof_cause())
     callback.on_trial_error(0, [], trial)
-    assert bool(said) == says
+    assert [line.partition(" (")[0] for line in said] == told
+
+
+def test_the_share_of_training_stays_where_nothing_more_is_searched():
+    earlier = {"search_seconds": 10.0, "train_share": 0.5}
+    assert Clock(0.0, earlier).times(1, 10.0)["train_share"] == 0.5
+    assert Clock(0.0, {}).times(1, 0.0)["train_share"] is None
+    assert Clock(0.0, earlier, 5.0, 15.0).times(1, 10.0)["train_share"] == 0.5
 
 
 def test_who_has_won_final_runs_stays_the_winner_until_the_next(make_study, tmp_path):

@@ -237,7 +237,7 @@ def test_without_a_cache_a_corpus_is_read_all_the_same(tmp_path, monkeypatch):
 
 def test_a_user_without_a_home_has_a_cache(tmp_path, monkeypatch):
     for name in ("XDG_CACHE_HOME", "HOME"):
-        monkeypatch.delenv(name)
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     load_corpus(str(write_tunes(tmp_path / "music", TUNES)))

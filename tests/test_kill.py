@@ -25,7 +25,7 @@ def test_a_sweep_killed_and_resumed_is_that_which_ran_through(chords, tmp_path):
     moments = random.Random(0)
     process = start("--name", "killed", *SMALL, *where, cwd=tmp_path)
     for _ in range(KILLS):
-        kill_in_training(process, tmp_path / "results" / "killed" / "study.log", moments.uniform(0.0, 2.0))
+        kill_in_training(process, tmp_path / "results" / "killed" / "study.log", moments.uniform(0.0, 1.0))
         process = start("--resume", "killed", "--max-concurrent", 1, "--results", "results", cwd=tmp_path)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output

@@ -50,6 +50,14 @@ def test_who_can_not_reach_a_cluster_is_told_what_starting_it_ends(args, typed):
         submit(["--trials", "3"], args, "far")
 
 
+def test_data_that_no_path_leads_to_are_left_to_the_head(args, typed):
+    args.data = "~nobody-has-this-name/tunes"
+    typed[1].append("ray job submit")
+    with pytest.raises(UserError):
+        submit([f"--data={args.data}"], args, "far")
+    assert not any("sweep-data" in " ".join(map(str, words)) for words in typed[0])
+
+
 def test_data_in_a_home_folder_are_sent_too(args, typed, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "tunes").mkdir()

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 
 import pytest
 import torch
@@ -94,7 +95,7 @@ def reports(trial, count):
 
 def test_what_can_not_be_built_has_failed_and_not_its_worker():
     trial = BoundTrial({**config(), "seed": 2**80})  # of more bits than torch's generators take
-    assert trial.step()["report"].failure
+    assert re.fullmatch(r"\w+Error: .+", trial.step()["report"].failure)
     assert trial.reset_config(config())
     assert trial.step()["report"].failure is None
 

@@ -32,7 +32,7 @@ def gains_by_bf16(family: str, device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16")) and family != "dense"
 
 
-def lacks_memory(error: RuntimeError) -> bool:
+def lacks_memory(error: Exception) -> bool:
     """Whether an error of PyTorch is that it found no memory, of a GPU or of the machine."""
     return any(word in str(error) for word in ("out of memory", "can't allocate memory", "not enough memory"))
 

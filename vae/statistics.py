@@ -228,6 +228,8 @@ def summarise(samples: Array, corpus: Corpus) -> dict[str, Any]:
 def describe_music(samples: Array, train: Split, valid: Split, spec: DataSpec) -> dict[str, Any]:
     """`summarise` for piano rolls: percentiles over single excerpts of train as long as the samples.
 
+    Shorter where all songs are, see `excerpts`.
+
     `copied_ngrams` of a training excerpt leaves its own song out.
     """
     window = samples.shape[1]

@@ -105,14 +105,15 @@ def _replaced(directory: Path, epochs: int) -> str | None:
         return None
     try:
         family = checkpoint.read_json(directory / checkpoint.CONFIG)["config"]["family"]
-        metrics = checkpoint.read_json(directory / checkpoint.METRICS)
-        final = not (directory / checkpoint.COUNTERS).exists()
-        trained = (metrics if final else checkpoint.read_json(directory / checkpoint.COUNTERS))["epoch"]
-        what = f"a training of {trained} epoch{'s' * (trained != 1)} ({family}, val_elbo {metrics['val_elbo']:.3f})"
     except (UserError, LookupError, TypeError):
         raise UserError(
             f"{directory}: holds something else than a checkpoint, which would be lost; pass another --out."
         ) from None
+    metrics = checkpoint.read_json(directory / checkpoint.METRICS)
+    final = not (directory / checkpoint.COUNTERS).exists()
+    trained = (metrics if final else checkpoint.read_json(directory / checkpoint.COUNTERS))["epoch"]
+    kind = f"a checkpoint of epoch {trained:.0f}" if final else f"a training of {trained} epoch{'s' * (trained != 1)}"
+    what = f"{kind} ({family}, val_elbo {metrics['val_elbo']:.3f})"
     if trained > epochs:
         raise UserError(f"{directory}: holds {what}, more than --max-epochs {epochs}; pass another --out.")
     return what
