@@ -68,10 +68,8 @@ class Variation(OneByOne):
         if name not in self._varied:
             return value
         another = self._another(value, distribution)
-        kin = (trial for trial in self._ranked if trial.params[name] == another)
-        if name == "family" and (best := next(kin, None)) is not None:
-            self._parent = best
-            self._varied = self._some(best, 1)
+        if name == "family" and (kin := [trial for trial in self._ranked if trial.params[name] == another]):
+            self._parent, self._varied = kin[0], self._some(kin[0], 1)
         return another
 
     def _another(self, value: Any, distribution: BaseDistribution) -> Any:

@@ -240,27 +240,31 @@ class Losing(tune.Callback):
         self.lost, self.after = trial.config["number"], []
 
 
-def test_a_trial_lost_with_its_node_comes_before_those_that_wait_for_a_worker(cluster, make_study, tmp_path):
-    class Brief(SleepingTrial):  # here, so that workers need not import this module
-        NAP = 0.25
-
-    losing = Losing(cluster, cluster.add_node(num_cpus=1))
-    study = make_study(trials=5, families=("dense",), spec=BINARY, max_epochs=9, scheduler=STOPPING)
-    scheduler, checkpoints = Asha(study, lambda: False), Checkpoints(str(tmp_path / "checkpoints"))
-    resources = find_resources(1, None, joined=True, tell=[].append)
-    assert resources.slots == 2
+def search(study, resources, folder, trial, callback):
+    scheduler, checkpoints = Asha(study, lambda: False), Checkpoints(str(folder / "checkpoints"))
     run_trials(
         make_corpus(),
         study.settings,
         resources,
         checkpoints,
         lambda config: f"{config['number']:05d}-{config['turn']:05d}",
-        trial=Brief,
+        trial=trial,
         search_alg=StudySearcher(scheduler, lambda: False, checkpoints.newest, resources.most),
         scheduler=scheduler,
-        callbacks=[losing],
+        callbacks=[callback],
         max_failures=0,
     )
+
+
+def test_a_trial_lost_with_its_node_comes_before_those_that_wait_for_a_worker(cluster, make_study, tmp_path):
+    class Brief(SleepingTrial):  # here, so that workers need not import this module
+        NAP = 0.25
+
+    losing = Losing(cluster, cluster.add_node(num_cpus=1))
+    study = make_study(trials=5, families=("dense",), spec=BINARY, max_epochs=9, scheduler=STOPPING)
+    resources = find_resources(1, None, joined=True, tell=[].append)
+    assert resources.slots == 2
+    search(study, resources, tmp_path, Brief, losing)
     assert losing.after[0] == losing.lost
     assert all(record.ended for record in study.records.values())
 
@@ -289,19 +293,7 @@ def test_workers_of_machines_that_join_are_set_up_at_once(cluster, make_study, t
         NAP = 0.5
 
     growing, study = Growing(cluster), make_study(trials=5, families=("dense",), spec=BINARY, max_epochs=9)
-    scheduler, checkpoints = Asha(study, lambda: False), Checkpoints(str(tmp_path / "checkpoints"))
     resources = find_resources(1, None, joined=True, tell=[].append)
     assert resources.slots == 1
-    run_trials(
-        make_corpus(),
-        study.settings,
-        resources,
-        checkpoints,
-        lambda config: f"{config['number']:05d}-{config['turn']:05d}",
-        trial=Brief,
-        search_alg=StudySearcher(scheduler, lambda: False, checkpoints.newest, resources.most),
-        scheduler=scheduler,
-        callbacks=[growing],
-        max_failures=0,
-    )
+    search(study, resources, tmp_path, Brief, growing)
     assert growing.most_waiting >= 3

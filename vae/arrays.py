@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vae.encoding import DEFAULT_TEMPO, FEATURES, HIGHEST_PITCH, LOWEST_PITCH, PITCHES
+from vae.encoding import DEFAULT_TEMPO, FEATURES, HIGHEST_PITCH, LOWEST_PITCH, PITCHES, music_steps
 from vae.errors import UserError
 from vae.splitting import SPLITS, deal, digest
 
@@ -197,8 +197,7 @@ def _sides(path: Path, songs: npt.NDArray[Any], lengths: npt.NDArray[np.int64], 
         rule = "3 pieces that differ, transposed or not" if rolls else "3 rows that differ"
         found = f"found {len(set(names))} among {len(names)}"
         raise UserError(f"{path}: a split needs {rule}, {found}. Pass more data.")
-    wide = 1 if rolls else max(1, songs.shape[2] // PITCHES)  # steps of music that a row is as wide as
-    return deal(names, lengths * wide)
+    return deal(names, lengths * music_steps(songs.shape[2], rolls))
 
 
 def _from_lowest_key(roll: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from vae.encoding import PITCHES, DataSpec
+from vae.encoding import DataSpec, music_steps
 from vae.errors import UserError
 
 FAMILY_NAMES = ("dense", "recurrent", "hierarchical", "sequential", "transformer")
@@ -225,19 +225,14 @@ _SHOWN = 256
 """Steps that LSTMs are shown at once by default, at most: longer windows leave few to a batch, which is slow."""
 
 
-def music_steps(spec: DataSpec) -> int:
-    """Steps of music that a step of the data is as wide as: a row may be a whole window."""
-    return 1 if spec.is_music else max(1, spec.features // PITCHES)
-
-
 def steps_as_wide(spec: DataSpec, steps: int) -> int:
     """The steps of the data, at least one, that are as wide as so many steps of music."""
-    return max(1, steps // music_steps(spec))
+    return max(1, steps // music_steps(spec.features, spec.is_music))
 
 
 def kl_as_wide(spec: DataSpec, kl: float) -> float:
     """The KL of a step of the data, in nats, that says as much of it as `kl` says of a step of music."""
-    return kl * min(music_steps(spec), _MOST_STEERED)
+    return kl * min(music_steps(spec.features, spec.is_music), _MOST_STEERED)
 
 
 def widest_dense(spec: DataSpec, window: int) -> int:

@@ -63,6 +63,11 @@ class Song:
     out_of_range: int = 0  # notes left out, their pitches no keys of a piano
 
 
+def music_steps(features: int, is_music: bool) -> int:
+    """Steps of music that a step of data is as wide as: a row may be a whole window."""
+    return 1 if is_music else max(1, features // PITCHES)
+
+
 def normalise(notes: npt.ArrayLike) -> Notes:
     """Sorts notes, and lets no key sound twice at once.
 
