@@ -27,7 +27,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --ignore=tests/cluster
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --ignore=tests/cluster
 
 # On hosts made of namespaces: root on Linux, iproute2, openssh-server, rsync; elsewhere skipped with the reason.
 test-cluster: $(VENV)/.installed-test

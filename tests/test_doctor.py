@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from sweeping import ROOT, wait_for
 
+pytestmark = pytest.mark.xdist_group("ray")  # a core for all that starts Ray, the other for the rest
+
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 _OTHER_VERSION = """
 import json, sys

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 
+import pytest
 from sweeping import run, start, wait_for
 from tiny import CPU
 from training import assert_same
@@ -18,6 +19,8 @@ from vae import checkpoint
 from vae.config import Config
 from vae.corpus import load_corpus
 from vae.trainer import MIN_KL, Trainer, TrainingData
+
+pytestmark = pytest.mark.xdist_group("ray")  # a core for all that starts Ray, the other for the rest
 
 EPOCHS, EPOCH_STEPS = 30, 1000
 

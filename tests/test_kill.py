@@ -6,12 +6,15 @@ import random
 import signal
 
 import psutil
+import pytest
 from safetensors.torch import load_file
 from sweeping import kill_in_training, rows_of, run, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import assert_same
 
 from sweep.results import SweepFolder
+
+pytestmark = pytest.mark.xdist_group("ray")  # a core for all that starts Ray, the other for the rest
 
 KILLS = 3
 SMALL = ("--trials", 12, "--max-epochs", 9, "--epoch-steps", 700, "--max-concurrent", 1, "--seed", 5)

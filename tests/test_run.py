@@ -25,6 +25,8 @@ from vae.corpus import load_corpus
 from vae.store import LOCK
 from vae.windows import Songs
 
+pytestmark = pytest.mark.xdist_group("ray")  # a core for all that starts Ray, the other for the rest
+
 SUMMARY_KEYS = {
     *("name", "data", "encoding", "seed", "versions", "trials", "best", "baseline", "samples", "epochs_trained"),
     *("train_seconds", "search_seconds", "startup_seconds", "wall_seconds", "train_share", "finals"),

@@ -25,6 +25,8 @@ from sweep.searcher import StudySearcher
 from sweep.tuning import Resources, _promised, find_resources, may_be_taken_back, run_trials
 from vae.errors import UserError
 
+pytestmark = pytest.mark.xdist_group("ray")  # a core for all that starts Ray, the other for the rest
+
 
 @pytest.mark.parametrize(
     ("found", "trials_per_gpu", "limit", "per_trial", "slots", "most"),

@@ -2,12 +2,15 @@
 
 import time
 
+import pytest
 import ray
 from ray import tune
 from ray.cluster_utils import Cluster
 
 from sweep.crash import WORKER, Crash, classify
 from sweep.workers import error_of, mind_workers
+
+pytestmark = pytest.mark.xdist_group("ray")  # a core for all that starts Ray, the other for the rest
 
 
 def test_a_worker_that_hangs_is_ended_and_the_rest_goes_on(tmp_path, monkeypatch):
