@@ -166,7 +166,7 @@ def _table(records: list[TrialRecord]) -> Table:
         table.add_column(name)
     for record in records[:16]:
         values = [f"{record.last[key]:.3f}" if record.last else "" for key in ("val_elbo", "kl")]
-        row = (str(record.number), record.params["family"], str(record.epoch), *values, record.node)
+        row = (str(record.number), record.family, str(record.epoch), *values, record.node)
         table.add_row(*row)
     return table
 

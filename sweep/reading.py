@@ -46,7 +46,7 @@ class Trial:
     @property
     def family(self) -> str:
         """Of models."""
-        return str(self.record.params["family"])
+        return self.record.family
 
     @property
     def failed(self) -> bool:

@@ -62,6 +62,11 @@ class TrialRecord(Trained):
     stops: bool = False  # was not among the best there, under the scheduler that stops
 
     @property
+    def family(self) -> str:
+        """Of models."""
+        return str(self.params["family"])
+
+    @property
     def prefix(self) -> str:
         """Of the names of the folders in which Ray Tune runs it, one for each turn."""
         return f"{self.number:05d}-"

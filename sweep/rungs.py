@@ -12,12 +12,6 @@ def rungs(max_epochs: int, grace_period: int = 1, eta: int = REDUCTION_FACTOR) -
     return (*epochs, max_epochs)
 
 
-def survives(value: float, others: list[float], eta: int = REDUCTION_FACTOR) -> bool:
-    """Whether a value is in the best 1/eta of all that reached the rung, itself (not in `others`) included."""
-    better = sum(other > value for other in others)
-    return better < max(1, (len(others) + 1) // eta)
-
-
 def validates(epoch: int, at_rungs: tuple[int, ...]) -> bool:
     """Whether an epoch is scored on validation: the first three, every third, and rungs.
 

@@ -5,12 +5,12 @@ Trials compete at rungs, epochs grace_period * eta^k. Values are recorded exactl
 
 - promotion: a trial that comes to a rung goes on if it is in the best 1/eta of all that have been there. Else it
   waits, with its checkpoint, and whoever is free first takes the best that waits and has come to be in the best 1/eta;
-- stopping: a trial that is not in the best 1/eta when it comes ends. The first to come is, whatever its worth. The
-  families' defaults, which have nobody to be compared with yet, are not judged before the second rung.
+- stopping: a trial that is not in the best 1/eta when it comes ends. The first to come is, whatever its worth.
+
+Those of other families are compared, and shown to the top, as of `sweep.standings`.
 """
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from sweep import space
 from sweep.crash import BLAMELESS, NODE, NODES_KILLED, Crash, Standstill, crash_of, is_tired, most_crashes
 from sweep.record import Report, TrialRecord
-from sweep.rungs import REDUCTION_FACTOR, rungs, survives
+from sweep.rungs import REDUCTION_FACTOR, rungs
 from sweep.study import Study
 from vae.errors import UserError
 
@@ -187,10 +187,7 @@ class Asha(Stoppable):
 
     def _is_outdone(self, record: TrialRecord) -> bool:
         """Whether a trial that has come to a rung is not among the best there; at the top none is."""
-        if record.epoch >= self.rungs[-1] or (record.number < self._first and record.epoch == self.rungs[0]):
-            return False
-        others = [other for other, whose in self.study.values_at(record.epoch) if whose != record.number]
-        return not survives(record.values[record.epoch], others)
+        return record.epoch < self.rungs[-1] and not (self._leads(record) or self._is_among_best(record, 1))
 
     def _at_rung(self, record: TrialRecord) -> str | None:
         if record.epoch < record.goal:  # it had been here when it was cut off
@@ -203,7 +200,7 @@ class Asha(Stoppable):
     def _queue(self, record: TrialRecord) -> str:
         """Lets a trial wait; of too many that wait at a rung the last ends."""
         waiting = [*(other for other in self.study.waiting() if other.epoch == record.epoch), record]
-        last = min(waiting, key=lambda other: (other.values[record.epoch], -other.turn))
+        last = min(waiting, key=self._forecast)
         if len(waiting) <= MOST_WAITING:
             return "paused"
         if last is record:
@@ -216,8 +213,8 @@ class Asha(Stoppable):
         waiting = self.study.waiting() if self._promotes else []
         for epoch in reversed(self.rungs[:-1]):
             there = [record for record in waiting if record.epoch == epoch]
-            best = max(there, key=lambda record: (record.values[epoch], -record.turn), default=None)
-            if best is not None and self._earns_promotion(best):
+            best = next(filter(self._earns_promotion, sorted(there, key=self._forecast, reverse=True)), None)
+            if best is not None:
                 return self._promote(best)
         return None
 
@@ -228,7 +225,21 @@ class Asha(Stoppable):
         """Where a trial waits that goes on to a rung: at the top none does."""
         return rung if rung < self.rungs[-1] else rung + 1
 
+    def _forecast(self, record: TrialRecord) -> tuple[float, int]:
+        """What those at a rung are ordered by; of equals the first is better."""
+        gain = self.study.standings.gain(record.family, record.epoch)
+        return record.values[record.epoch] + gain, -record.turn
+
     def _earns_promotion(self, record: TrialRecord) -> bool:
-        values = self.study.values_at(record.epoch)
-        better = len(values) - bisect_right(values, (record.values[record.epoch], math.inf))
-        return better < len(values) // REDUCTION_FACTOR
+        begun = len(self.study.records) >= self._first  # all families have: each shows itself at low rungs first
+        return self._is_among_best(record, 0) or (begun and self._leads(record))
+
+    def _is_among_best(self, record: TrialRecord, least: int) -> bool:
+        """Whether a trial is in the best 1/eta of all that have been to its rung, or in the best `least`."""
+        standings, rung = self.study.standings, record.epoch
+        better = standings.better(record.family, rung, record.values[rung])
+        return better < max(least, standings.count(rung) // REDUCTION_FACTOR)
+
+    def _leads(self, record: TrialRecord) -> bool:
+        families = self.study.settings.families
+        return len(families) > 1 and self.study.standings.leads(record.number, record.family, record.epoch)

@@ -4,6 +4,7 @@ The journal is the only record that `--resume` reads: params, the values at rung
 unpickled. A trial is known by its number.
 """
 
+import copy
 import itertools
 import math
 import random
@@ -24,8 +25,10 @@ from sweep.earlier import Earlier, keep_trials, kept_trials
 from sweep.journal import lock_of, open_storage
 from sweep.proposal import Given, key_of, propose
 from sweep.record import STATES, Report, TrialRecord
+from sweep.rungs import rungs
 from sweep.sampler import RungSampler, informs, is_drawn
 from sweep.settings import FINALISTS, Settings
+from sweep.standings import Standings
 from vae.ranking import rank_key, rank_value
 
 MOST_LOOKED_AT, BEST_LOOKED_AT, _NEWEST_LOOKED_AT = 1000, 50, 300
@@ -59,7 +62,7 @@ class Study:
         self._optuna = optuna.load_study(study_name=settings.name, storage=storage)
         if not new:
             self._optuna.set_user_attr("settings", asdict(settings))  # its final runs may be others now
-        self._rungs: dict[int, list[tuple[float, int]]] = {}
+        self.standings = Standings(rungs(settings.max_epochs))
         self._ranked: list[_Place] = []  # the best last
         self._failed: list[int] = []
         self._tried: set[frozenset[tuple[str, Any]]] = set()
@@ -87,8 +90,8 @@ class Study:
             self._stand(record)
             self._tried.add(key_of(frozen.params))
             self._failed += [record.number] if record.state == "failed" else []
-            for rung, value in values.items() if record.state != "failed" else ():
-                insort(self.values_at(rung), (value, record.number))
+            for rung in sorted(values) if record.state != "failed" else ():
+                self.standings.add(record.number, record.family, values, rung)
         cut_off = [record for record in self.records.values() if record.state == "paused" and not record.waits]
         self._cut_off = [record.number for record in sorted(cut_off, key=lambda record: record.turn)]
         self._turns = max((record.turn for record in self.records.values()), default=0)
@@ -180,17 +183,28 @@ class Study:
 
     def _informing(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         """What proposals are made by: this sweep's trials, and earlier sweeps' that came further than its own try."""
-        own = list(filter(informs, self.telling(trials)))
+        own = [self._forecast(trial) for trial in self.telling(trials) if informs(trial)]
         if not self._earlier:
             return own
         reached = {key_of(trial.params): _reached(trial, math.inf) for trial in own}
         return [*(given for given in self._earlier if _reached(given) > reached.get(key_of(given.params), -1)), *own]
 
+    def _forecast(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial whose values are what it may come to at the top, so that those of all families compare."""
+        if not trial.intermediate_values:
+            return trial
+        forecast, family = copy.copy(trial), trial.params["family"]
+        forecast.intermediate_values = {
+            rung: value + self.standings.gain(family, rung) for rung, value in trial.intermediate_values.items()
+        }
+        return forecast
+
     def telling(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         """All trials; of very many the best at each rung, the newest, the newest that failed, and others at random."""
         if len(trials) <= MOST_LOOKED_AT:
             return trials
-        telling = {number for values in self._rungs.values() for _, number in values[-BEST_LOOKED_AT:]}
+        at_rungs = rungs(self.settings.max_epochs)
+        telling = {number for rung in at_rungs for number in self.standings.best(rung, BEST_LOOKED_AT)}
         telling.update(self._failed[-_NEWEST_LOOKED_AT:], range(len(trials) - _NEWEST_LOOKED_AT, len(trials)))
         for number in random.Random(len(trials)).sample(range(len(trials)), MOST_LOOKED_AT):
             if len(telling) < MOST_LOOKED_AT:
@@ -251,18 +265,11 @@ class Study:
             trial = self._trial(number)
             if report.epoch not in record.values:  # else it had been here before it was cut off
                 value = record.values[report.epoch] = rank_value(record.last, self.settings.min_kl)
-                insort(self.values_at(report.epoch), (value, number))
+                self.standings.add(number, record.family, record.values, report.epoch)
                 trial.report(value, report.epoch)
             if record.judged < report.epoch:
                 record.judged, record.stops = report.epoch, stops(record)
             trial.set_user_attr("record", record.kept())
-
-    def values_at(self, rung: int) -> list[tuple[float, int]]:
-        """The rank values of the trials that have been to a rung, the lowest first, and the trials' numbers.
-
-        Without those that failed later, by whatever, which would take the places of others that could be promoted.
-        """
-        return self._rungs.setdefault(rung, [])
 
     def finish(self, number: int, state: str, failure: str | None = None) -> None:
         """Ends a trial as stopped, completed or failed."""
@@ -270,8 +277,8 @@ class Study:
         record.state, record.failure = state, failure
         if state == "failed":
             insort(self._failed, number)
-        for rung, value in record.values.items() if state == "failed" else ():
-            self.values_at(rung).remove((value, number))
+            # It would take the places of others that could be promoted.
+            self.standings.remove(number, record.family, record.values)
         trial = self._trial(number)
         trial.set_user_attr("record", record.kept())
         final = record.values[record.epoch] if state == "completed" else None

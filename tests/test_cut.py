@@ -17,7 +17,7 @@ SCORED = (1, 2, 3, 6, 9)
 
 def values(study):
     """How many trials have been to each rung."""
-    return [len(study.values_at(rung)) for rung in (1, 3, 9)]
+    return [study.standings.count(rung) for rung in (1, 3, 9)]
 
 
 def curve_of(params):

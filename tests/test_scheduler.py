@@ -6,8 +6,11 @@ import pytest
 from ray.tune.experiment import Trial
 
 from sweep.record import Report
-from sweep.rungs import rungs, survives
+from sweep.rungs import rungs
 from sweep.scheduler import MOST_WAITING, PROMOTION, STOPPING, Asha
+
+ALONE = ("dense",)
+"""Trials of one family compete as of ASHA itself."""
 
 
 @pytest.mark.parametrize(
@@ -17,22 +20,6 @@ def test_rungs_grow_threefold_up_to_max_epochs(max_epochs, expected):
     assert rungs(max_epochs) == expected
 
 
-@pytest.mark.parametrize(
-    ("value", "others", "goes_on"),
-    [
-        (1.0, [], True),  # the first to arrive
-        (1.0, [2.0], False),
-        (2.0, [1.0], True),
-        (2.0, [3.0, 1.0, 0.0, -1.0], False),  # one in five goes on
-        (2.0, [3.0, 1.0, 0.0, -1.0, -2.0], True),  # two in six
-        (2.0, [2.0, 2.0], True),  # ties go on
-        (float("-inf"), [1.0, 1.0], False),
-    ],
-)
-def test_the_best_third_goes_on(value, others, goes_on):
-    assert survives(value, others) is goes_on
-
-
 def report(epoch, val_elbo, kl=0.2, failure=None):
     metrics = {"epoch": epoch, "val_elbo": val_elbo, "kl": kl, "code_gain": 1.0}
     return Report(epoch, [] if failure else [metrics], metrics, 1.0, "here", failure)
@@ -40,7 +27,7 @@ def report(epoch, val_elbo, kl=0.2, failure=None):
 
 @pytest.fixture
 def asha(make_study):
-    study = make_study(trials=20, scheduler=STOPPING)
+    study = make_study(trials=20, scheduler=STOPPING, families=ALONE)
     for _ in range(6):
         study.ask()
     return Asha(study, lambda: False)
@@ -48,7 +35,7 @@ def asha(make_study):
 
 @pytest.fixture
 def promoting(make_study):
-    return Asha(make_study(trials=60), lambda: False)
+    return Asha(make_study(trials=60, families=ALONE), lambda: False)
 
 
 def run_to(asha, epoch, val_elbo):
@@ -69,13 +56,50 @@ def test_the_worse_of_two_is_stopped_at_a_rung(asha):
     assert asha.judge(3, report(1, -6.0)) == "stopped"
 
 
-def test_first_points_are_not_judged_before_the_second_rung(asha):
-    """The defaults of the two families: the first to arrive would stop the other, which may be a slower starter."""
-    assert asha.judge(0, report(1, -5.0)) is None
-    assert asha.judge(1, report(1, -6.0)) is None
-    assert asha.judge(1, report(3, -2.0)) is None
-    assert asha.judge(0, report(3, -3.0)) == "stopped"
-    assert asha.judge(2, report(1, -5.5)) == "stopped"  # their values count for others
+@pytest.mark.parametrize("kind", [PROMOTION, STOPPING])
+def test_a_family_that_is_behind_by_less_than_a_rung_is_shown_to_the_top(make_study, kind):
+    """And another, which is further behind, is not."""
+    families = ("sequential", "hierarchical", "transformer")
+    asha = Asha(make_study(trials=40, scheduler=kind, families=families), lambda: False)
+    slow = {
+        "sequential": {1: -7.3, 3: -5.5, 9: -4.7, 27: -4.3},
+        "hierarchical": {1: -7.1, 3: -5.3, 9: -4.8, 27: -4.6},
+        "transformer": {1: -8.9, 3: -7.4},
+    }
+    for _ in range(40):
+        record = asha.next()
+        end = None
+        while end is None:
+            rung = next(rung for rung in asha.rungs if rung > record.epoch)
+            end = asha.judge(record.number, report(rung, slow[record.family][rung] - 1e-3 * record.number))
+        record.state = end
+    tops = {family: max(r.epoch for r in asha.study.records.values() if r.family == family) for family in families}
+    assert tops == {"sequential": 27, "hierarchical": 27, "transformer": 3}
+
+
+def test_who_shows_its_family_waits_until_all_families_have_begun(make_study):
+    asha = Asha(make_study(trials=20, families=("sequential", "hierarchical")), lambda: False)
+    assert run_to(asha, 1, -7.0) == (0, "paused")
+    assert run_to(asha, 1, -6.0) == (1, None)
+    assert asha.next().number == 0
+
+
+def test_a_trial_of_a_family_that_learns_slowly_is_promoted_by_what_it_may_come_to(make_study):
+    study = make_study(trials=60, families=("sequential", "hierarchical"))
+    asha = Asha(study, lambda: False)
+    for values in ({1: -7.3, 3: -5.5, 9: -4.7, 27: -4.3}, {1: -7.1, 3: -5.3, 9: -4.8, 27: -4.6}):
+        number = study.ask(goal=1).number
+        for rung, value in values.items():
+            end = asha.judge(number, report(rung, value))
+        study.finish(number, end)
+    wait = {"sequential": -7.25, "hierarchical": -7.05}
+    numbers = {}
+    while len(numbers) < len(wait):
+        record = study.ask(goal=1)
+        numbers.setdefault(record.family, record.number)
+        record.state = "paused"
+        study.report(record.number, report(1, wait[record.family]), rung=True)
+    assert asha.next().number == numbers["sequential"]
 
 
 def test_a_better_value_without_the_kl_ranks_lower(asha):
@@ -94,7 +118,7 @@ def test_a_failure_ends_a_trial_at_once_and_leaves_no_value(asha):
 
 
 def test_trials_that_fail_later_give_their_places_to_others(make_study):
-    asha = Asha(make_study(trials=60), lambda: False)
+    asha = Asha(make_study(trials=60, families=ALONE), lambda: False)
     for record in [asha.next() for _ in range(6)]:
         record.state = asha.judge(record.number, report(1, -4.0 - record.number))
     others = [2, 3, 4, 5]
@@ -102,13 +126,13 @@ def test_trials_that_fail_later_give_their_places_to_others(make_study):
         assert asha.next().number == number
         assert asha.judge(number, report(2, -4.0, failure="diverged in epoch 2")) == "failed"
         asha.study.finish(number, "failed", "diverged in epoch 2")
-    for study in (asha.study, make_study(trials=60)):  # read back too
-        assert [number for _, number in study.values_at(1)] == others[::-1]
+    for study in (asha.study, make_study(trials=60, families=ALONE)):  # read back too
+        assert study.standings.best(1, 9) == others
     assert asha.next().number == others[0]
 
 
 def test_a_trial_that_was_stopped_when_the_driver_died_is_stopped(make_study):
-    asha = Asha(make_study(trials=20, scheduler=STOPPING), lambda: False)
+    asha = Asha(make_study(trials=20, scheduler=STOPPING, families=ALONE), lambda: False)
     for _ in asha.study.settings.task.families:
         run_to(asha, 3, -4.0)
     number, end = run_to(asha, 3, -9.0)
@@ -116,7 +140,7 @@ def test_a_trial_that_was_stopped_when_the_driver_died_is_stopped(make_study):
     survivor, _ = run_to(asha, 3, -3.0)
     for value in (-2.0, -1.0):
         run_to(asha, 3, value)
-    again = Asha(make_study(trials=20, scheduler=STOPPING), lambda: False)
+    again = Asha(make_study(trials=20, scheduler=STOPPING, families=ALONE), lambda: False)
     handed_out = [again.next().number for _ in range(number + 1)]
     assert number not in handed_out
     assert survivor in handed_out  # though by now it is not among the best third
@@ -124,19 +148,19 @@ def test_a_trial_that_was_stopped_when_the_driver_died_is_stopped(make_study):
 
 
 def test_a_trial_that_comes_to_a_rung_again_is_not_judged_again(make_study):
-    asha = Asha(make_study(trials=20, scheduler=STOPPING), lambda: False)
+    asha = Asha(make_study(trials=20, scheduler=STOPPING, families=ALONE), lambda: False)
     first, end = run_to(asha, 3, -4.0)
     assert end is None
     for value in (-3.0, -2.0, -1.0):
         run_to(asha, 3, value)
-    for scheduler in (asha, Asha(make_study(trials=20, scheduler=STOPPING), lambda: False)):
+    for scheduler in (asha, Asha(make_study(trials=20, scheduler=STOPPING, families=ALONE), lambda: False)):
         assert scheduler.judge(first, report(3, -4.0)) is None
 
 
 @pytest.mark.parametrize("kind", [PROMOTION, STOPPING])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_finite_number_fails_and_counts_nowhere(make_study, kind, value):
-    asha = Asha(make_study(trials=20, scheduler=kind), lambda: False)
+    asha = Asha(make_study(trials=20, scheduler=kind, families=ALONE), lambda: False)
     told = {"val_elbo": report(1, value), "kl": report(1, -5.0, kl=value)}
     for number, (name, bad) in enumerate(told.items()):
         assert asha.next().number == number
@@ -192,7 +216,7 @@ def test_a_trial_cut_off_runs_to_its_goal_before_it_is_judged_again(promoting, m
     for value in (-5.0, -6.0, -7.0):
         run_to(promoting, 1, value)
     assert promoting.next().number == 0
-    again = Asha(make_study(trials=60), lambda: False)
+    again = Asha(make_study(trials=60, families=ALONE), lambda: False)
     assert again.next().number == 0
     assert again.judge(0, report(1, -5.0)) is None
     assert again.judge(0, report(3, -4.0)) == "paused"
@@ -214,7 +238,7 @@ def test_who_waits_in_vain_is_stopped_at_the_end(promoting, make_study):
         run_to(promoting, 1, value)
     promoting.study.end()
     assert [promoting.study.records[number].state for number in (0, 1)] == ["stopped", "stopped"]
-    again = make_study(trials=61)
+    again = make_study(trials=61, families=ALONE)
     assert again.over
     assert [again.records[number].state for number in (0, 1)] == ["stopped", "stopped"]
     again.go_on(61)
