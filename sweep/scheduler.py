@@ -27,6 +27,8 @@ from vae.errors import UserError
 
 PROMOTION, STOPPING = "promotion", "stopping"
 KINDS = (PROMOTION, STOPPING)
+_SHOWN = 0.5
+"""Of the epochs, at most, that go into showing what families come to."""
 MOST_WAITING = 16
 """At a rung, each with a checkpoint on disk. A rung's quota grows by one with every third arrival, so that the 17th
 that waits could be promoted only if dozens that come after it were all worse."""
@@ -231,8 +233,18 @@ class Asha(Stoppable):
         return record.values[record.epoch] + gain, -record.turn
 
     def _earns_promotion(self, record: TrialRecord) -> bool:
-        begun = len(self.study.records) >= self._first  # all families have: each shows itself at low rungs first
-        return self._is_among_best(record, 0) or (begun and self._leads(record))
+        return self._is_among_best(record, 0) or (self._leads(record) and self._may_lead(record))
+
+    def _may_lead(self, record: TrialRecord) -> bool:
+        """Whether a trial may show what its family comes to: all have begun, and half of the epochs are left to others.
+
+        Those that went on for that are the furthest of each family.
+        """
+        reached = {family: self.study.standings.reached(family) for family in self.study.settings.families}
+        for other in self.study.under_way():
+            reached[other.family] = max(reached[other.family], min(other.goal, self.rungs[-1]))
+        shown = sum(reached.values()) - reached[record.family] + self.rungs[self.rungs.index(record.epoch) + 1]
+        return len(self.study.records) >= self._first and shown <= _SHOWN * self.study.standings.epochs
 
     def _is_among_best(self, record: TrialRecord, least: int) -> bool:
         """Whether a trial is in the best 1/eta of all that have been to its rung, or in the best `least`."""

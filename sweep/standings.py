@@ -2,8 +2,8 @@
 
 Families learn at paces of their own: one that trains with half of its weights dropped is behind for the first epochs
 and ahead at the end. Compared by values at low rungs alone the slow would be given up before anyone saw their end. So
-of each family one trial goes on as long as the family isn't a whole rung behind, and the others are compared by their
-forecasts: a value and what the family's trials have gained, in the median, from that rung to the top.
+of each family that isn't far behind one trial goes on, and the others are compared by their forecasts: a value and what
+the family's trials have gained, in the median, from that rung to the top.
 """
 
 import math
@@ -58,6 +58,15 @@ class Standings:
         """Trials that have been to a rung."""
         return sum(map(len, self._places[rung].values()))
 
+    @property
+    def epochs(self) -> int:
+        """Trained by all trials, up to the highest rung that each has been to."""
+        return sum(self.count(rung) * (rung - self._before.get(rung, 0)) for rung in self._places)
+
+    def reached(self, family: str) -> int:
+        """The highest rung that a trial of a family has been to; 0 if none."""
+        return max((rung for rung, places in self._places.items() if places.get(family)), default=0)
+
     def best(self, rung: int, count: int) -> list[int]:
         """The numbers of those with the best forecasts that have been to a rung, the best first."""
         forecasts = (
@@ -91,14 +100,14 @@ class Standings:
     def leads(self, number: int, family: str, rung: int) -> bool:
         """Whether a trial at a rung shall show what its family may come to.
 
-        It is the best of its family there, nobody of which has been to the next rung, and not a whole rung behind: as
-        good at least as the best of all were at the rung before.
+        It is the best of its family there, nobody of which has been to the next rung, and not far behind the best of
+        all: by half at most of what these gained since the rung before.
         """
-        places = self._places[rung].get(family, [])
-        if rung not in self._next or self._places[self._next[rung]].get(family) or not places:
+        if rung != self.reached(family) or rung not in self._next:
             return False
-        value, best = places[-1]
-        return best == number and (rung not in self._before or value >= self._best(self._before[rung]))
+        value, best = self._places[rung][family][-1]
+        before = self._before.get(rung)
+        return best == number and (before is None or value >= (self._best(rung) + self._best(before)) / 2)
 
     def _best(self, rung: int) -> float:
         """The highest value of all at a rung."""
