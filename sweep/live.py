@@ -71,16 +71,14 @@ class View(ABC):
         if self._live:
             self._live.update(self._panel(), refresh=True)
         else:
-            sys.stdout.write(f"{self._line()}\n")
-            sys.stdout.flush()
+            say(self._line())
 
     def note(self, line: str) -> None:
         """Says something that stays, above the view."""
         if self._live:
             self._live.console.print(line, markup=False, highlight=False)
         else:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+            say(line)
 
     @abstractmethod
     def _line(self) -> str: ...
