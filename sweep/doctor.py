@@ -8,7 +8,7 @@ import ray
 
 from sweep import cluster_file
 from sweep.nodes import Preflight, warnings
-from sweep.tuning import known_address, start_ray
+from sweep.tuning import joins_cluster, start_ray
 from vae.arguments import Parser, add_results_argument
 from vae.errors import UserError, exit_code
 
@@ -29,7 +29,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.cluster is not None:
         _tell(cluster_file.problems(args.cluster), f"{args.cluster}")
         return
-    if known_address(args.address) is None:
+    if not joins_cluster(args.address):
         raise UserError("no Ray cluster on this machine; pass --cluster FILE before `ray up`, or --address.")
     where = start_ray(args.address)
     try:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from sweeping import ROOT, wait_for
 
+from sweep import doctor
+
 pytestmark = pytest.mark.xdist_group("ray")  # a core for all that starts Ray, the other for the rest
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
@@ -65,6 +67,11 @@ def examine(address, home, **further):
         timeout=120,
     )
     return done.returncode, done.stdout + done.stderr
+
+
+def test_this_machine_alone_is_no_cluster(capsys):
+    assert doctor.main(["--address", "local"]) == 2
+    assert capsys.readouterr().err.startswith("error: no Ray cluster on this machine; pass --cluster FILE")
 
 
 @pytest.mark.parametrize(
