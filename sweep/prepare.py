@@ -66,6 +66,21 @@ def _fetched(results: str, name: str) -> SweepFolder:
     return folder
 
 
+def _kept(folder: SweepFolder) -> Corpus:
+    """The data that a sweep keeps.
+
+    Raises:
+        UserError: they can't be read.
+    """
+    try:
+        return read_saved(folder.data)
+    except UserError:
+        raise UserError(
+            f"{folder.data}: damaged, or kept by another version of the code; pass --data PLACE, where the data were "
+            "read from, or check out the version that the sweep was begun with."
+        ) from None
+
+
 def prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
     """The settings and data of a new sweep, or of one to go on with."""
     if args.resume is None:
@@ -87,7 +102,7 @@ def prepare(args: argparse.Namespace) -> tuple[Settings, Corpus]:
         settings = replace(settings, data=_lasting(args.data))
     encoding = spec.encoding if spec.is_music else None
     if folder.data.exists() and "data" not in args.given:
-        corpus = read_saved(folder.data)
+        corpus = _kept(folder)
     else:
         corpus = load_corpus(settings.data, encoding, spec.steps_per_beat, spec.steps_per_bar)
     if corpus.fingerprint != settings.fingerprint:
