@@ -29,7 +29,8 @@ def run_in_a_fresh_clone(folder: Path) -> tuple[Path, float]:
     clone = folder / "clone"
     subprocess.run(("git", "clone", "--quiet", ROOT, clone), check=True)
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    for name in ("PYTHONDONTWRITEBYTECODE", "SWEEP_RESULTS"):
+        environment.pop(name, None)
     began = time.monotonic()
     subprocess.run(("make", "sweep", f"PYTHON={sys._base_executable}"), cwd=clone, env=environment, check=True)
     return (clone / "results" / "latest").resolve(), time.monotonic() - began
