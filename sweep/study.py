@@ -226,7 +226,7 @@ class Study:
     def _share_failing(self) -> float:
         """Of all trials but those that are lost."""
         lost = sum(self.records[number].lost for number in self._failed)
-        return (len(self._failed) - lost) / (len(self.records) - lost)
+        return (len(self._failed) - lost) / max(1, len(self.records) - lost)
 
     def _suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
         return space.suggest(trial, self.settings.task)

@@ -38,6 +38,14 @@ def test_what_can_not_be_set_up_again_keeps_what_it_has_trained(make_study):
     assert (record.failure, record.node) == ("out of memory", "elsewhere")
 
 
+def test_where_all_trials_so_far_were_lost_there_is_a_next(make_study):
+    study = make_study(trials=9, families=("dense",))
+    for number in range(len(space.first_points(study.settings.task))):
+        study.ask().lost = True
+        study.finish(number, "failed", "its node died (4 times)")
+    assert study.ask().number == number + 1
+
+
 def test_no_more_trials_than_requested(make_study):
     study = make_study(trials=2)
     assert [study.ask() is None for _ in range(4)] == [False, False, True, True]
