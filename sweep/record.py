@@ -5,6 +5,23 @@ from typing import Any
 
 ENDED = ("stopped", "completed", "failed")
 STATES = ("pending", "running", "paused", *ENDED)
+_KEPT = (
+    "epoch",
+    "last",
+    "best",
+    "train_seconds",
+    "node",
+    "failure",
+    "params",
+    "goal",
+    "turn",
+    "crashes",
+    "crashed_at",
+    "lost",
+    "judged",
+    "stops",
+    "reported_at",
+)
 
 
 @dataclass(frozen=True)
@@ -88,21 +105,9 @@ class TrialRecord(Trained):
 
     def kept(self) -> dict[str, Any]:
         """What the journal keeps beside params and rung values."""
-        names = (
-            "epoch",
-            "last",
-            "best",
-            "train_seconds",
-            "node",
-            "failure",
-            "params",
-            "goal",
-            "turn",
-            "crashes",
-            "crashed_at",
-            "lost",
-            "judged",
-            "stops",
-            "reported_at",
-        )
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _KEPT}
+
+
+def known(kept: dict[str, Any]) -> dict[str, Any]:
+    """What this version takes of `TrialRecord.kept`: a later one, which went on with the sweep, may have kept more."""
+    return {name: kept[name] for name in _KEPT if name in kept}

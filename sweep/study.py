@@ -24,7 +24,7 @@ from sweep import space
 from sweep.earlier import Earlier, keep_trials, kept_trials
 from sweep.journal import lock_of, open_storage
 from sweep.proposal import Given, key_of, propose
-from sweep.record import STATES, Report, TrialRecord
+from sweep.record import STATES, Report, TrialRecord, known
 from sweep.rungs import rungs
 from sweep.sampler import RungSampler, informs, is_drawn
 from sweep.settings import FINALISTS, Settings
@@ -84,7 +84,7 @@ class Study:
         for frozen in self._optuna.get_trials(deepcopy=False):
             if not is_drawn(frozen):  # of a version that drew in several records
                 continue
-            kept, values = frozen.user_attrs["record"], dict(frozen.intermediate_values)
+            kept, values = known(frozen.user_attrs["record"]), dict(frozen.intermediate_values)
             record = TrialRecord(frozen.number, state=_STATES[frozen.state], values=values, **kept)
             self.records[frozen.number] = record
             self._stand(record)

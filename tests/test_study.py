@@ -131,6 +131,15 @@ def test_a_study_read_back_knows_what_it_knew(make_study):
     assert again.records[1].values == {1: -6.0}
 
 
+def test_what_a_later_version_keeps_of_a_trial_too_is_passed_over(make_study):
+    """So that who went on with it, and was told to check out the former version, can."""
+    study = make_study(trials=4)
+    record = study.ask()
+    study.report(0, report(1, -5.0), rung=True)
+    study._trial(0).set_user_attr("record", record.kept() | {"temper": 0.5})
+    assert make_study(trials=4).records[0].kept() == record.kept()
+
+
 def test_cut_off_trials_are_had_back_and_new_ones_asked_for(make_study):
     study = make_study(trials=3)
     cut_off = [study.ask().params for _ in range(2)]
