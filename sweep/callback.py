@@ -91,7 +91,7 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
         self._saved_at: dict[int, float] = {}
         self._dropped: set[int] = set()
         self._behind = False  # whether there is a checkpoint that could not be exported
-        self._tried = self._written = 0.0
+        self._retried_at = self._written = 0.0
         self._finals: dict[str, int] | None = None  # how far they are
         self._outdated = False  # the table and the summary, by a trial that has begun or ended, or is better
         # An earlier start of this sweep may have exported a winner.
@@ -317,8 +317,8 @@ class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete typ
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Draws the view, writes and copies what has changed, and makes up for a store that refused."""
-        if self._behind and time.monotonic() - self._tried > _AGAIN_SECONDS:
-            self._tried = time.monotonic()
+        if self._behind and time.monotonic() - self._retried_at > _AGAIN_SECONDS:
+            self._retried_at = time.monotonic()
             with contextlib.suppress(UserError, OSError):
                 self._folder.trials.require_reachable()  # at once, where the rest would wait
                 self.catch_up()

@@ -65,7 +65,7 @@ class Study:
         self.standings = Standings(rungs(settings.max_epochs))
         self._ranked: list[_Place] = []  # the best last
         self._failed: list[int] = []
-        self._tried: set[frozenset[tuple[str, Any]]] = set()
+        self._drawn_keys: set[frozenset[tuple[str, Any]]] = set()
         self._turns = 0
         self._live: dict[int, optuna.trial.Trial] = {}
         self._cut_off: list[int] = []
@@ -78,7 +78,7 @@ class Study:
             self._settle()
         self._first_points = attributes.get("first_points", [])
         self._earlier = kept_trials(storage, settings.name)
-        self._tried.update(key_of(trial.params) for trial in self._earlier)
+        self._drawn_keys.update(key_of(trial.params) for trial in self._earlier)
 
     def _read_back(self) -> None:
         for frozen in self._optuna.get_trials(deepcopy=False):
@@ -88,7 +88,7 @@ class Study:
             record = TrialRecord(frozen.number, state=_STATES[frozen.state], values=values, **kept)
             self.records[frozen.number] = record
             self._stand(record)
-            self._tried.add(key_of(frozen.params))
+            self._drawn_keys.add(key_of(frozen.params))
             self._failed += [record.number] if record.state == "failed" else []
             for rung in sorted(values) if record.state != "failed" else ():
                 self.standings.add(record.number, record.family, values, rung)
@@ -178,7 +178,7 @@ class Study:
         )
         self.records[record.number] = record
         self._left.append(record)
-        self._tried.add(key_of(drawn.params))
+        self._drawn_keys.add(key_of(drawn.params))
         return record
 
     def _informing(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
@@ -217,7 +217,7 @@ class Study:
         seed = (self.settings.seed * 1_000_003 + number) % 2**32
         if number >= len(points):
             failing = None if len(seen) >= number else self._share_failing()
-            proposed = propose(seen, self._suggest, seed, self._tried, failing)
+            proposed = propose(seen, self._suggest, seed, self._drawn_keys, failing)
             return optuna.create_study(sampler=Given(proposed)).ask()
         scratch = optuna.create_study(sampler=RungSampler(seen, seed))
         scratch.enqueue_trial(points[number])
