@@ -45,18 +45,23 @@ class Clock:
     last_trial_ended: float | None = None
 
     def times(self, slots: int, train_seconds: float) -> dict[str, float | None]:
-        """The times of `summary.json`."""
-        now = time.time()
-        began, ended = self.first_trial_started, self.last_trial_ended
-        search = (self.earlier.get("search_seconds") or 0.0) + ((ended or now) - began if began else 0.0)
-        startup = (began or now) - self.command_started
-        share = train_seconds / (search * slots) if search else None
-        return {
-            "search_seconds": search,
-            "startup_seconds": self.earlier.get("startup_seconds") or startup,
-            "wall_seconds": (self.earlier.get("wall_seconds") or 0.0) + now - self.command_started,
-            "train_share": share if began else self.earlier.get("train_share"),
-        }
+        """The times of `summary.json`.
+
+        Args:
+            slots: the most trials at a time; those of earlier starts are what their share of training tells.
+            train_seconds: of all trials, by all starts.
+        """
+        now, began, earlier = time.time(), self.first_trial_started, self.earlier
+        known = {name: earlier.get(name) for name in ("search_seconds", "startup_seconds", "train_share")}
+        if began:
+            here, share = (self.last_trial_ended or now) - began, earlier.get("train_share")
+            whole = here * slots + (earlier["train_seconds"] / share if share else 0.0)
+            known = {
+                "search_seconds": (earlier.get("search_seconds") or 0.0) + here,
+                "startup_seconds": earlier.get("startup_seconds") or began - self.command_started,
+                "train_share": train_seconds / whole if whole else None,
+            }
+        return known | {"wall_seconds": (earlier.get("wall_seconds") or 0.0) + now - self.command_started}
 
 
 class SweepCallback(Callback):  # type: ignore[misc]  # ray ships incomplete types

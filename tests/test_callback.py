@@ -140,7 +140,25 @@ def test_the_share_of_training_stays_where_nothing_more_is_searched():
     earlier = {"search_seconds": 10.0, "train_share": 0.5}
     assert Clock(0.0, earlier).times(1, 10.0)["train_share"] == 0.5
     assert Clock(0.0, {}).times(1, 0.0)["train_share"] is None
+    earlier |= {"train_seconds": 5.0}
     assert Clock(0.0, earlier, 5.0, 15.0).times(1, 10.0)["train_share"] == 0.5
+
+
+def test_the_share_of_training_is_of_as_many_trials_at_a_time_as_each_start_had():
+    first = Clock(0.0, {}, 10.0, 3610.0).times(8, 25_000.0) | {"train_seconds": 25_000.0}
+    assert first["train_share"] == pytest.approx(25_000 / (8 * 3600))
+    second = Clock(5000.0, first, 5010.0, 5110.0).times(1, 25_090.0)
+    assert second["search_seconds"] == 3700.0
+    assert second["train_share"] == pytest.approx(25_090 / (8 * 3600 + 100))
+
+
+def test_a_start_that_came_to_no_trial_says_nothing_of_when_the_first_starts():
+    first = Clock(0.0, {}).times(1, 0.0)
+    assert (first["startup_seconds"], first["search_seconds"]) == (None, None)
+    second = Clock(1000.0, first, 1480.0, 1500.0).times(1, 10.0)
+    assert (second["startup_seconds"], second["search_seconds"]) == (480.0, 20.0)
+    third = Clock(2000.0, second).times(1, 10.0)
+    assert (third["startup_seconds"], third["search_seconds"]) == (480.0, 20.0)
 
 
 def test_who_has_won_final_runs_stays_the_winner_until_the_next(make_study, tmp_path):
