@@ -134,6 +134,16 @@ def test_an_interrupted_replacement_leaves_the_old_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_folder_that_can_not_take_the_place_of_another_leaves_it_there(tmp_path):
+    target = tmp_path / "run"
+    target.mkdir()
+    (target / "a").write_text("old")
+    with pytest.raises(FileNotFoundError, match="run"), replacing(target) as scratch:
+        scratch.rmdir()  # as a file system of the network may lose it
+    assert contents(target) == {"a": b"old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_replacement_takes_the_place_of_all_files_and_clears_what_a_crash_left(tmp_path):
     target, left = tmp_path / "deep" / "run", tmp_path / "deep" / ".run.old"
     for name in (checkpoint.TRAINING, checkpoint.MODEL):

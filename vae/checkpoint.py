@@ -104,10 +104,15 @@ def replacing(directory: Path) -> Iterator[Path]:
 def _replace(scratch: Path, directory: Path) -> None:
     """Puts a finished folder in the place of another; a crash leaves one of the two whole."""
     old = directory.with_name(f".{directory.name}.old")
-    if directory.exists():
-        shutil.rmtree(old, ignore_errors=True)  # left by a crash
-        directory.rename(old)
-    scratch.rename(directory)
+    try:
+        if directory.exists():
+            shutil.rmtree(old, ignore_errors=True)  # left by a crash
+            directory.rename(old)
+        scratch.rename(directory)
+    except BaseException:
+        if old.exists() and not directory.exists():
+            old.rename(directory)
+        raise
     for path in old.iterdir() if old.exists() else ():
         if path.name not in _FILES:
             path.rename(directory / path.name)
