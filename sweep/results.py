@@ -17,7 +17,7 @@ from sweep.study import Study
 from sweep.versions import versions
 from vae.errors import UserError
 from vae.files import is_locked, write_atomically
-from vae.store import DATA, LATEST, LOCK, Store, copy_of, is_remote, pointed_elsewhere
+from vae.store import DATA, JOURNAL, LATEST, LOCK, Store, copy_of, is_remote, pointed_elsewhere
 
 BEST_KEYS = ("trial", "params", "epoch", "feasible", "val_elbo", "kl", "code_gain", "active_units")
 TEST_KEYS = ("test_elbo", "test_elbo_per_song", "test_kl", "test_iwae", "iwae_samples", "seeds")
@@ -44,7 +44,7 @@ class SweepFolder:
         self.place, self.name = str(results).rstrip("/"), name
         self.results = copy_of(self.place)
         self.path = self.results / name
-        self.journal = self.path / "study.log"
+        self.journal = self.path / JOURNAL
         self.summary = self.path / "summary.json"
         self.best = self.path / "best"
         self.samples = self.path / "samples"

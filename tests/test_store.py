@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vae.errors import UserError
-from vae.store import Store, copy_of, fetched, point_elsewhere, pointed_elsewhere
+from vae.store import JOURNAL, Store, copy_of, fetched, point_elsewhere, pointed_elsewhere
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -50,9 +50,20 @@ def test_a_sweep_that_is_not_here_is_where_a_cluster_keeps_the_newest(tmp_path):
     assert pointed_elsewhere(tmp_path) is None
     point_elsewhere(tmp_path, "s3://music/kept", "new")
     (tmp_path / "old").mkdir()
+    (tmp_path / "old" / JOURNAL).touch()
     assert pointed_elsewhere(tmp_path) == ("s3://music/kept", "new")
     assert pointed_elsewhere(tmp_path, "other") == ("s3://music/kept", "other")
     assert pointed_elsewhere(tmp_path, "old") is None
+
+
+def test_a_folder_in_which_a_sweeps_samples_lie_is_not_the_sweep_but_part_of_it_may_be_what_is_asked(tmp_path):
+    point_elsewhere(tmp_path, "s3://music/kept", "new")
+    for file in ("new/samples/000.mid", "part/best/metrics.json"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    assert pointed_elsewhere(tmp_path, "new") == ("s3://music/kept", "new")
+    assert pointed_elsewhere(tmp_path, "part") == ("s3://music/kept", "part")
+    assert pointed_elsewhere(tmp_path, "part", "best/metrics.json") is None
 
 
 def test_copies_of_two_places_are_two_folders():

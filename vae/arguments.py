@@ -95,15 +95,22 @@ def chosen_directory(args: argparse.Namespace) -> Path:
     """
     if args.checkpoint is not None:
         return _with_checkpoint(args.checkpoint)
+    name = _sweep(args)
     if (place := _object_store(args)) is not None:
-        return _fetch_best(Store(place), args.sweep)
+        return _fetch_best(Store(place), name)
     results = Path(args.results)
-    if args.sweep is None:
+    if name is None:
         return newest_best(results)
-    best: Path = results / args.sweep / "best"
+    best: Path = results / name / "best"
     if not (best / METRICS).exists():
-        raise UserError(f"{best}: no best checkpoint of a sweep {args.sweep!r}; see {results}/ for names.")
+        raise UserError(f"{best}: no best checkpoint of a sweep {name!r}; see {results}/ for names.")
     return best
+
+
+def _sweep(args: argparse.Namespace) -> str | None:
+    """The name of the sweep that is asked for, as a shell completes it or not; None: the newest that has a best."""
+    name = (args.sweep or "").rstrip("/")
+    return None if name in ("", LATEST) else str(name)
 
 
 def _with_checkpoint(path: Path) -> Path:
@@ -166,7 +173,7 @@ def _object_store(args: argparse.Namespace) -> str | None:
     """Where the sweeps are, if it is no folder of this machine: as asked for, or a cluster's."""
     if is_remote(args.results):
         return str(args.results)
-    elsewhere = pointed_elsewhere(Path(args.results), args.sweep)
+    elsewhere = pointed_elsewhere(Path(args.results), _sweep(args), f"best/{METRICS}")
     return None if elsewhere is None else elsewhere[0]
 
 

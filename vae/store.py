@@ -26,6 +26,8 @@ LOCK = ".lock"
 """In a sweep's folder: its driver holds it."""
 DATA = "data.npz"
 """What a sweep keeps its data in, encoded, where they may not be found again."""
+JOURNAL = "study.log"
+"""In the folder of every sweep that has begun, but not where only its pieces were written, for it is elsewhere."""
 
 
 def is_remote(place: Path | str) -> bool:
@@ -46,17 +48,20 @@ def point_elsewhere(results: Path, place: str, name: str) -> None:
     write_atomically(results / LATEST, f"{place}/{name}".encode())
 
 
-def pointed_elsewhere(results: Path, name: str | None = None) -> tuple[str, str] | None:
+def pointed_elsewhere(results: Path, name: str | None = None, asked: str = JOURNAL) -> tuple[str, str] | None:
     """Where a sweep is that is not in the folder: where `point_elsewhere` said that the newest is, and its name.
 
     Args:
         results: the folder.
         name: of the sweep; None: the newest.
+        asked: a file of the sweep that is wanted, which part of a sweep that was copied here may have.
 
     Returns:
         None if it is in the folder, or no other place is known.
     """
-    if not (results / LATEST).is_file() or (name is not None and (results / name).exists()):
+    if not (results / LATEST).is_file():
+        return None
+    if name is not None and any((results / name / file).exists() for file in (JOURNAL, asked)):
         return None
     place, _, newest = (results / LATEST).read_text().rpartition("/")
     return place, name or newest
