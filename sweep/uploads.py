@@ -117,8 +117,8 @@ class Uploads:
     def _files(self) -> list[tuple[str, Path]]:
         """What the sweep has written, but for scratch files and the journal's lock and snapshot.
 
-        Last come the best, its metrics after all else of it, for they tell that it is whole, and the journal, which
-        tells of all.
+        Last come the best, its metrics after all else of it, for by them a reader knows that it is whole, and the
+        journal, which tells of all.
         """
         found: list[Path] = []
         for top, inner, names in os.walk(self._folder.path):

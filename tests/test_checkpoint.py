@@ -10,7 +10,7 @@ from tiny import CASES, make_trainer, sample
 
 from vae import checkpoint
 from vae.bounds import VALIDATION_SEED, evaluate
-from vae.checkpoint import FINAL_FILES, export, load, replacing
+from vae.checkpoint import FINAL_FILES, export, is_whole, load, replacing
 from vae.errors import UserError
 
 
@@ -105,6 +105,19 @@ def test_export_copies_the_model_and_adds_to_its_provenance(saved, tmp_path):
         assert metrics | {"provenance": None} == load(saved).record["metrics"] | {"provenance": None}
         assert torch.equal(load_file(best / checkpoint.MODEL)["output.bias"], load(saved).model.output.bias)
     assert [path.name for path in best.parent.iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize("name", [checkpoint.MODEL, checkpoint.CONFIG])
+def test_an_export_tells_its_own_files_from_others(saved, tmp_path, name):
+    best = tmp_path / "best"
+    export(saved, best, {"trial": 7})
+    assert is_whole(best)
+    (best / name).write_bytes((best / name).read_bytes() + b" ")
+    assert not is_whole(best)
+    metrics = json.loads((best / checkpoint.METRICS).read_text())
+    del metrics["provenance"]["sha256"]  # as those of former versions
+    checkpoint.write_json(best / checkpoint.METRICS, metrics)
+    assert is_whole(best)
 
 
 def test_an_export_of_half_a_checkpoint_leaves_the_old_one(saved, tmp_path):

@@ -3,14 +3,18 @@
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
-from vae.checkpoint import CONFIG, METRICS, Checkpoint
+from vae.checkpoint import CONFIG, METRICS, Checkpoint, is_whole
 from vae.corpus import Corpus, is_to_be_encoded, load_corpus
 from vae.errors import UserError
 from vae.files import is_locked
 from vae.store import DATA, LATEST, LOCK, Store, copy_of, is_remote, pointed_elsewhere
+
+_REPLACED_SECONDS, _PAUSE_SECONDS = 60.0, 2.0
+"""How long a winner in an object store may take to be replaced, and between looks."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -185,11 +189,29 @@ def _fetch_best(store: Store, name: str | None) -> Path:
     if found is not None:
         here = copy_of(store.place) / found
         if not is_locked(here / LOCK):  # else the sweep runs from here, and this is what it copies there
-            store.fetch(f"{found}/best", copy_of(store.place))
+            _fetch_whole(store, f"{found}/best")
         return here / "best"
     there = ", ".join(sweep for sweep in store.folders() if not sweep.startswith("."))
     asked = "" if name is None else f" {name!r}"
     raise UserError(f"{store.place}: no sweep{asked} with a best checkpoint; there are: {there or 'none'}.")
+
+
+def _fetch_whole(store: Store, best: str) -> None:
+    """Copies `best/` of a sweep, again while it is another winner's in part: its driver copies file by file.
+
+    Raises:
+        UserError: it stays so.
+    """
+    deadline = time.monotonic() + _REPLACED_SECONDS
+    while True:
+        store.fetch(best, copy_of(store.place))
+        if is_whole(copy_of(store.place) / best):
+            return
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{store.at(best)}: a new winner has come in part; try again, or, if its sweep was killed, --resume it."
+            )
+        time.sleep(_PAUSE_SECONDS)
 
 
 def newest_best(results: Path) -> Path:

@@ -10,6 +10,7 @@ The last two are absent from checkpoints that are final, such as a sweep's `best
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import platform
@@ -120,13 +121,27 @@ def _replace(scratch: Path, directory: Path) -> None:
 
 
 def export(source: Path, directory: Path, provenance: dict[str, Any]) -> None:
-    """Copies what is needed to evaluate and sample, and adds to its provenance."""
+    """Copies what is needed to evaluate and sample, and adds to its provenance, of which files it is too."""
     metrics = read_json(source / METRICS)
-    metrics["provenance"] |= provenance
     with replacing(directory) as scratch:
         for name in FINAL_FILES:
             shutil.copy2(source / name, scratch / name)
+        metrics["provenance"] |= provenance | {"sha256": _digest(scratch)}
         write_json(scratch / METRICS, metrics)
+
+
+def is_whole(directory: Path) -> bool:
+    """Whether metrics are of the model beside them; where they don't tell, as those of older exports, they are."""
+    known = read_json(directory / METRICS).get("provenance", {}).get("sha256")
+    return known is None or known == _digest(directory)
+
+
+def _digest(directory: Path) -> str:
+    """SHA-256 (hex) of config and weights."""
+    total = hashlib.sha256()
+    for name in (CONFIG, MODEL):
+        total.update((directory / name).read_bytes())
+    return total.hexdigest()
 
 
 def read_json(path: Path) -> Any:
