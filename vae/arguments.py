@@ -72,11 +72,21 @@ def require_seed(args: argparse.Namespace) -> None:
         raise UserError(f"--seed must lie in 0..{2**32 - 1}, but got {args.seed}.")
 
 
+def _default_results() -> str:
+    return os.environ.get("SWEEP_RESULTS") or "results"
+
+
+def local_results() -> Path:
+    """Where commands on this machine look for sweeps unless told, or `results` if that is in an object store."""
+    place = _default_results()
+    return Path("results" if is_remote(place) else place)
+
+
 def add_results_argument(parser: argparse.ArgumentParser) -> None:
     """Adds the place of sweeps to a command."""
     parser.add_argument(
         "--results",
-        default=os.environ.get("SWEEP_RESULTS", "results"),
+        default=_default_results(),
         metavar="PLACE",
         help="of sweeps: a folder, s3://... or gs://... (default: $SWEEP_RESULTS, else results)",
     )

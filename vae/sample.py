@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vae import checkpoint
-from vae.arguments import Parser, add_checkpoint_arguments, chosen_directory
+from vae.arguments import Parser, add_checkpoint_arguments, chosen_directory, local_results
 from vae.config import kl_as_wide
 from vae.encoding import DataSpec
 from vae.errors import UserError, exit_code
@@ -116,7 +116,7 @@ def _run(args: argparse.Namespace) -> None:
     loaded = checkpoint.load(directory)
     if args.checkpoint is None:
         name = directory.parent.name
-        home = Path("results" if is_remote(args.results) else args.results) / name
+        home = (local_results() if is_remote(args.results) else Path(args.results)) / name
     else:
         name, home = directory.resolve().name, directory
     if args.wav and not loaded.spec.is_music:
