@@ -21,10 +21,11 @@ from sweep.cluster_file import is_filled_in, read_cluster, results_of
 from sweep.live import say
 from sweep.results import SweepFolder
 from sweep.versions import REVISION, revision
+from vae.arguments import local_results
 from vae.corpus import existing
 from vae.errors import UserError
 from vae.files import nowhere
-from vae.store import is_remote, point_elsewhere
+from vae.store import DATA, JOURNAL, is_remote, point_elsewhere
 
 DEFAULT_CLUSTER = Path("cluster.yaml")
 
@@ -33,6 +34,7 @@ PROJECT = "~/music-vae-sweep"
 _DATA = "~/sweep-data"
 _JOBS = "http://127.0.0.1:8265"  # as the head sees its own dashboard
 _STAMP = r"-\d{4}-\d{6}$"  # of a job, after its sweep's name
+_COPIED = (JOURNAL, DATA, "summary.json", "trials.csv", "tensorboard/")
 _CHATTER = "Job submission server address|job_manager.py|Running entrypoint|WebSocket closed"
 
 
@@ -77,7 +79,7 @@ def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
     _there(cluster, f"{script} > ~/.submitted 2>&1 || {{ cat ~/.submitted; false; }}")
     say(f"submitted to the cluster of {cluster}; Ctrl-C leaves it running")
     if is_remote(results):
-        point_elsewhere(Path("results"), results, name)
+        point_elsewhere(local_results(), results, name)
     _watch(cluster, job, results)
 
 
@@ -108,9 +110,10 @@ def _fetch(cluster: Path, place: str, folder: SweepFolder, way_out: str) -> None
     folder.create()
     folder.make_latest()
     with _told(cluster, f"the sweep has ended, but {place} could not be copied here", way_out):
-        for name in ("best/", "tensorboard/", "summary.json", "trials.csv", "study.log"):
-            (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        for name in _COPIED:
             sdk.rsync(str(cluster), source=f"{place}/{name}", target=f"{folder.path}/{name}", down=True)
+        if folder.read_summary()["best"]["trial"] is not None:
+            sdk.rsync(str(cluster), source=f"{place}/best/", target=f"{folder.path}/best/", down=True)
     say(f"copied to {folder.path}")
 
 
@@ -137,7 +140,7 @@ def _watch(cluster: Path, job: str, results: str) -> None:
         say(f"\nit goes on there; watch it again: {again}")
         return
     if not is_remote(results):
-        _fetch(cluster, f"{results}/{name}", SweepFolder("results", name), f"try again: `{again}`")
+        _fetch(cluster, f"{results}/{name}", SweepFolder(local_results(), name), f"try again: `{again}`")
 
 
 def _quoted(words: Sequence[str]) -> str:

@@ -1,7 +1,10 @@
 """What a cluster is told, and what of one that can't be reached; how sweeps run on one is in tests/cluster."""
 
 import argparse
+import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -31,6 +34,56 @@ def typed(monkeypatch):
 
     monkeypatch.setattr("ray.autoscaler.sdk.run_on_cluster", run_on_cluster)
     return commands, failing
+
+
+@pytest.fixture
+def shared(args, typed, tmp_path, monkeypatch):
+    """Writes a sweep, with or without a best, into a folder that a cluster's machines share; Ray's rsync copies it."""
+    del typed
+    args.cluster.write_text(args.cluster.read_text().replace("s3://b/x", str(tmp_path / "shared")))
+
+    def rsync(_, source, target, down):
+        if not (down and Path(source).exists()):
+            raise SystemExit(f"rsync: {source}: No such file or directory")
+        copy = (lambda *paths: shutil.copytree(*paths, dirs_exist_ok=True)) if source.endswith("/") else shutil.copy
+        copy(source, target)
+
+    def write(trial):
+        files = {"study.log", "data.npz", "trials.csv", "tensorboard/sweep/events", "trials/session-0/00000/weights"}
+        for name in files | ({"best/metrics.json"} if trial is not None else set()):
+            path = tmp_path / "shared" / "far" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        (tmp_path / "shared" / "far" / "summary.json").write_text(json.dumps({"best": {"trial": trial}}))
+
+    monkeypatch.setattr("ray.autoscaler.sdk.rsync", rsync)
+    return write
+
+
+@pytest.mark.parametrize("trial", [None, 3])
+def test_what_a_cluster_wrote_into_a_folder_is_copied_here_its_data_too_and_its_best_if_it_has_one(
+    args, shared, tmp_path, trial
+):
+    shared(trial)
+    watch(args)
+    here = tmp_path / "results" / "far"
+    copied = {path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file()}
+    assert copied == {
+        *("study.log", "data.npz", "summary.json", "trials.csv", "tensorboard/sweep/events"),
+        *(("best/metrics.json",) if trial is not None else ()),
+    }
+    assert (tmp_path / "results" / "latest").resolve() == here
+
+
+def test_a_clusters_sweep_is_found_where_commands_here_look_for_sweeps(args, shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWEEP_RESULTS", str(tmp_path / "sweeps"))
+    shared(3)
+    watch(args)
+    assert (tmp_path / "sweeps" / "latest" / "best" / "metrics.json").exists()
+    args.cluster.write_text(args.cluster.read_text().replace(str(tmp_path / "shared"), "s3://b/x"))
+    submit(["--trials", "3"], args, "far")
+    assert (tmp_path / "sweeps" / "latest").read_text() == "s3://b/x/far"
+    assert not (tmp_path / "results").exists()
 
 
 def test_who_watches_when_the_connection_breaks_is_not_told_to_end_what_runs(args, typed):
