@@ -161,11 +161,12 @@ def turn(family: str, data: TrainingData, operations: float, seconds: float) -> 
     before = limit()
     examples, steps = ours(made[0], seconds)
     their_examples, their_steps = plain.run(seconds)
+    at_most = 0.5 * (before + limit())
     return {
         "examples_per_second": examples,
         "steps_per_second": steps,
-        "limit_gflops": 0.5e-9 * (before + limit()),
-        "share_of_limit": operations * steps / (0.5 * (before + limit())),
+        "limit_gflops": 1e-9 * at_most,
+        "share_of_limit": operations * steps / at_most,
         "plain_examples_per_second": their_examples,
         "plain_steps_per_second": their_steps,
         "ratio_plain_loop": steps / their_steps,

@@ -8,7 +8,7 @@ import pytest
 from sweeping import open_study, search
 from tiny import CPU, make_corpus, params_of
 
-from benchmarks import search_efficiency, steering, tables, timed_training
+from benchmarks import search_efficiency, steering, tables, timed_training, train_step
 from benchmarks.common import Table
 from benchmarks.elbo_table import finalists, fitting_epochs
 from benchmarks.published import published
@@ -33,6 +33,12 @@ def test_a_typed_figure_is_noticed(tmp_path):
 def test_a_replay_without_curves_says_how_to_have_some(capsys):
     assert search_efficiency.main(["--data", "none", "--contender", "ours"]) == 2
     assert "none: no curves; record them by python -m benchmarks.curves." in capsys.readouterr().err
+
+
+def test_the_share_of_the_limit_is_that_of_the_limit_beside_it():
+    figures = train_step.turn("dense", TrainingData.load(make_corpus(), CPU), operations=1e6, seconds=0.1)
+    operations = figures["share_of_limit"] * 1e9 * figures["limit_gflops"]
+    assert operations == pytest.approx(1e6 * figures["steps_per_second"], rel=1e-9)
 
 
 def test_a_table_is_plain_for_a_terminal_and_markdown_for_the_readme():
