@@ -250,6 +250,11 @@ def target_of(runs: Sequence[Made], budget: int) -> float:
     return _median([made.found(budget) for made in runs])
 
 
+def enough_of(bases: Sequence[Made], budget: int) -> float:
+    """What no target exceeds, whichever runs are drawn again: the best that any has found."""
+    return max(made.found(budget) for made in bases)
+
+
 def _epochs(of: dict[str, list[Made]], base: str, budget: int) -> dict[str, float]:
     """The median epochs of each contender to the target that a base sets."""
     target = target_of(of[base], budget)
@@ -312,7 +317,7 @@ def _by_contender(made: list[Made], names: Sequence[str]) -> dict[str, list[Made
 
 
 def searches(args: argparse.Namespace, workers: int) -> dict[str, list[Made]]:
-    """The runs of all contenders, in their order; those that set no target end once they have what resamples ask."""
+    """The runs of all contenders, in their order; those that set no target end once they have what is enough."""
 
     def jobs(names: Sequence[str], enough: float = math.inf) -> list[Job]:
         most = _BEYOND * args.epochs
@@ -320,9 +325,8 @@ def searches(args: argparse.Namespace, workers: int) -> dict[str, list[Made]]:
 
     with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
         made = _run_all(pool, jobs(_BASES))
-        bases = resampled(_by_contender(made, _BASES))
-        enough = max(target_of(drawn[name], args.epochs) for drawn in bases for name in _BASES)
-        made += _run_all(pool, jobs([name for name in args.contender if name not in _BASES], enough))
+        others = [name for name in args.contender if name not in _BASES]
+        made += _run_all(pool, jobs(others, enough_of(made, args.epochs)))
     return _by_contender(made, args.contender)
 
 

@@ -14,6 +14,7 @@ from benchmarks.elbo_table import finalists, fitting_epochs
 from benchmarks.published import published
 from benchmarks.timed_training import Pace, train
 from sweep.record import TrialRecord
+from sweep.replay import Moment
 from vae.config import Config
 from vae.corpus import save_corpus
 from vae.encoding import PITCHES, DataSpec
@@ -33,6 +34,17 @@ def test_a_typed_figure_is_noticed(tmp_path):
 def test_a_replay_without_curves_says_how_to_have_some(capsys):
     assert search_efficiency.main(["--data", "none", "--contender", "ours"]) == 2
     assert "none: no curves; record them by python -m benchmarks.curves." in capsys.readouterr().err
+
+
+def test_what_is_enough_is_the_highest_target_that_runs_drawn_again_set():
+    def made(best):  # what it finds later is beyond the budget
+        moments = [Moment(1.0, 5, best), Moment(2.0, 20, 0.0)]
+        return search_efficiency.Made(search_efficiency.Job("made", "made", 1, 0, 30), moments)
+
+    runs = {name: [made(best) for best in (-4.0, -3.0, -2.0, -1.0)] for name in ("one", "other")}
+    drawn = search_efficiency.resampled(runs)
+    targets = {search_efficiency.target_of(again[name], 10) for again in drawn for name in runs}
+    assert max(targets) == search_efficiency.enough_of([*runs["one"], *runs["other"]], 10) == -1.0
 
 
 def test_the_share_of_the_limit_is_that_of_the_limit_beside_it():
