@@ -32,16 +32,17 @@ import optuna
 import torch
 
 from benchmarks.common import ROOT, machine
+from benchmarks.contenders.shared import settings_of
 from sweep import space
 from sweep.rungs import rungs, validates
 from sweep.versions import git
 from vae.config import Config
-from vae.corpus import Corpus, load_corpus, read_saved, save_corpus
+from vae.corpus import load_corpus, read_saved, save_corpus
 from vae.device import default_device
 from vae.encoding import DataSpec
 from vae.errors import UserError, exit_code
 from vae.files import write_atomically
-from vae.trainer import MAX_EPOCHS, MIN_KL, DivergedError, Trainer, TrainingData, failure_of
+from vae.trainer import MAX_EPOCHS, DivergedError, Trainer, TrainingData, failure_of
 
 CURVES = ROOT / "benchmarks" / "curves"
 _SHARD = 50  # curves in a file, which is written anew for each
@@ -108,13 +109,8 @@ def _record(job: tuple[int, int, Path, int]) -> dict[str, Any]:
     """One curve, in a worker."""
     number, seed, path, epoch_steps = job
     data = _load(path)
-    drawn, params = configuration(number, task_of(data.corpus, epoch_steps))
+    drawn, params = configuration(number, settings_of(data.corpus.spec, epoch_steps).task)
     return {"number": number, "seed": seed, "drawn": drawn, "params": params, **train(params, data, seed, epoch_steps)}
-
-
-def task_of(corpus: Corpus, epoch_steps: int) -> space.Task:
-    """The space that a sweep over some data would search."""
-    return space.Task(space.fitting_families(corpus.spec), corpus.spec, MIN_KL, MAX_EPOCHS * epoch_steps)
 
 
 def read_curves(folder: Path) -> list[dict[str, Any]]:
@@ -172,7 +168,7 @@ def record(args: argparse.Namespace) -> None:
         saved = Path(scratch) / "corpus.npz"
         corpus = load_corpus(args.data, None, None, args.steps_per_bar)
         save_corpus(corpus, saved)
-        write_task(folder, task_of(corpus, args.epoch_steps))
+        write_task(folder, settings_of(corpus.spec, args.epoch_steps).task)
         jobs = [(number, seed, saved, args.epoch_steps) for number, seed in wanted]
         for made in _in_parallel(jobs, args.workers, 60.0 * args.minutes):
             curves.append({**made, **origin})

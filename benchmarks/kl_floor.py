@@ -16,12 +16,12 @@ from typing import Any
 
 from benchmarks.common import RESULTS, ROOT, Table, run_module, write
 from sweep.results import SweepFolder
-from vae.config import FAMILY_NAMES
+from vae.config import FAMILY_NAMES, kl_as_wide
+from vae.corpus import load_corpus
 from vae.errors import UserError, exit_code
 from vae.trainer import MIN_KL
 
 NAME = "kl_floor"
-FLOORS = (MIN_KL, 0.0)
 _SHOWN = ("val_elbo", "kl", "code_gain", "active_units")
 
 
@@ -37,6 +37,11 @@ def search(args: argparse.Namespace, family: str, floor: float, results: Path) -
     counts = summary["trials"]
     ended = counts["stopped"] + counts["completed"]
     return {"family": family, "min_kl": floor, "ended": ended, **summary["best"]}
+
+
+def _floor(args: argparse.Namespace) -> float:
+    """That of a sweep over the data by default, nats a time step."""
+    return kl_as_wide(load_corpus(args.data, None, None, args.steps_per_bar).spec, MIN_KL)
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
@@ -71,8 +76,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """Makes the table."""
     with tempfile.TemporaryDirectory(prefix=f"{NAME}-") as scratch:
-        families = args.family or ["recurrent"]
-        rows = [search(args, family, floor, Path(scratch)) for family in families for floor in FLOORS]
+        families, floors = args.family or ["recurrent"], (_floor(args), 0.0)
+        rows = [search(args, family, floor, Path(scratch)) for family in families for floor in floors]
     chosen = [{name: row[name] for name in ("family", "min_kl", "ended", *_SHOWN, "params")} for row in rows]
     write(NAME, {"rows": chosen}, table(chosen), args.out)
 

@@ -22,13 +22,14 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.common import Table, write
+from benchmarks.contenders.shared import settings_of
 from sweep import proposal, sampler, space
 from sweep.record import TrialRecord
 from sweep.rungs import REDUCTION_FACTOR, rungs
-from sweep.settings import Settings
 from sweep.study import Study
-from vae.corpus import Corpus, load_corpus
-from vae.trainer import EPOCH_STEPS, MAX_EPOCHS, MIN_KL
+from vae.corpus import load_corpus
+from vae.encoding import DataSpec
+from vae.trainer import EPOCH_STEPS, MAX_EPOCHS
 
 NAME = "proposal_time"
 _COUNTS = (100, 1000, 10_000)
@@ -76,19 +77,9 @@ def ask(study: Study, count: int) -> list[float]:
     return spent
 
 
-def measure(corpus: Corpus, count: int, failing: bool, folder: Path) -> dict[str, Any]:
+def measure(spec: DataSpec, count: int, failing: bool, folder: Path) -> dict[str, Any]:
     """Milliseconds after so many trials: of each proposal, and where TPE is fitted to all."""
-    settings = Settings(
-        name="made",
-        data="bach",
-        spec=corpus.spec,
-        fingerprint=corpus.fingerprint,
-        families=space.fitting_families(corpus.spec),
-        max_epochs=MAX_EPOCHS,
-        epoch_steps=EPOCH_STEPS,
-        seed=0,
-        min_kl=MIN_KL,
-    )
+    settings = settings_of(spec, EPOCH_STEPS)
     path = folder / f"{count}-{failing}.log"
     Study(path, settings, None)._optuna.add_trials(history(settings.task, count, failing))
     study = Study(path, settings, None)
@@ -113,10 +104,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help=f"default: benchmarks/results/{NAME}.json")
     args = parser.parse_args(argv)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    corpus = load_corpus("bach")
+    spec = load_corpus("bach").spec
     with tempfile.TemporaryDirectory() as folder:
         cases = [(count, failing) for count in args.trials or _COUNTS for failing in (False, True)]
-        rows = [measure(corpus, count, failing, Path(folder)) for count, failing in cases]
+        rows = [measure(spec, count, failing, Path(folder)) for count, failing in cases]
     columns = ("a proposal after", "ms, median", "ms, 90th percentile", "TPE fitted to all: ms")
     write(NAME, {"rows": rows}, Table(columns, [_line(row) for row in rows]), args.out)
     return 0

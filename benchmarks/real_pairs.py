@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Table, environment, recorded, run_module, write
-from benchmarks.contenders.shared import MAX_EPOCHS, SLOTS
+from benchmarks.contenders.shared import SLOTS
 from sweep.results import SweepFolder
 from sweep.versions import revision
 from vae.corpus import load_corpus, save_corpus
+from vae.trainer import MAX_EPOCHS
 
 NAME = "real_pairs"
 OURS, STOCK = "ours", "OptunaSearch + ASHAScheduler"

@@ -20,7 +20,7 @@ import multiprocessing
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.common import Table, write
 from benchmarks.contenders.bohb import Bohb
+from benchmarks.contenders.shared import settings_of
 from benchmarks.curves import CURVES, read_curves, read_task
 from benchmarks.surrogate import Surrogate
 from sweep import space
@@ -39,12 +40,11 @@ from sweep.replay import METRIC, Moment, Point, Run, Search, TuneSearch, replay
 from sweep.rungs import REDUCTION_FACTOR
 from sweep.scheduler import PROMOTION, STOPPING, Asha
 from sweep.searcher import StudySearcher
-from sweep.settings import Settings
 from sweep.study import Study
 from sweep.tuning import ahead
 from vae.errors import UserError, exit_code
 from vae.ranking import rank_value
-from vae.trainer import MAX_EPOCHS, MIN_KL
+from vae.trainer import MAX_EPOCHS
 
 NAME = "search_efficiency"
 RANDOM, STOCK, OURS = "random + ASHA", "OptunaSearch + ASHAScheduler", "ours"
@@ -89,7 +89,7 @@ def _stock(
     scheduler = ASHAScheduler(
         metric=METRIC, mode="max", max_t=MAX_EPOCHS, grace_period=1, reduction_factor=REDUCTION_FACTOR
     )
-    return TuneSearch(searcher, scheduler, MIN_KL)
+    return TuneSearch(searcher, scheduler, task.min_kl)
 
 
 def _random(task: space.Task, seed: int, folder: Path, defaults: bool = False) -> Search:
@@ -97,20 +97,10 @@ def _random(task: space.Task, seed: int, folder: Path, defaults: bool = False) -
 
 
 def _ours(task: space.Task, seed: int, folder: Path, scheduler: str = PROMOTION) -> Search:
-    settings = Settings(
-        "replay",
-        "replay",
-        task.spec,
-        "",
-        task.families,
-        MAX_EPOCHS,
-        task.horizon // MAX_EPOCHS,
-        seed,
-        MIN_KL,
-        scheduler,
-    )
+    made = settings_of(task.spec, task.horizon // MAX_EPOCHS, task.families)
+    settings = replace(made, seed=seed, min_kl=task.min_kl, scheduler=scheduler)
     asha = Asha(Study(folder / "study.log", settings, None), lambda: False)
-    return TuneSearch(StudySearcher(asha, lambda: False, lambda _: None), asha, MIN_KL)
+    return TuneSearch(StudySearcher(asha, lambda: False, lambda _: None), asha, task.min_kl)
 
 
 class PlainOptuna:
@@ -132,7 +122,7 @@ class PlainOptuna:
 
     def report(self, run: Run, point: Point) -> bool:
         """The pruner decides."""
-        value = rank_value(point.metrics, MIN_KL)
+        value = rank_value(point.metrics, self._task.min_kl)
         run.trial.report(value, point.epoch)
         if point.epoch >= MAX_EPOCHS:
             self._study.tell(run.trial, value)
@@ -212,10 +202,11 @@ def run(job: Job) -> Made:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     surrogate = _surrogate(job.data)
     with tempfile.TemporaryDirectory() as folder:
-        search = CONTENDERS[job.contender](read_task(CURVES / job.data), job.seed, Path(folder))
+        task = read_task(CURVES / job.data)
+        search = CONTENDERS[job.contender](task, job.seed, Path(folder))
         curve_of = partial(surrogate.curve, seed=job.seed)
         asked = _ahead(job.contender, job.workers)
-        return Made(job, replay(search, curve_of, job.workers, job.most_epochs, MIN_KL, job.enough, asked))
+        return Made(job, replay(search, curve_of, job.workers, job.most_epochs, task.min_kl, job.enough, asked))
 
 
 def _median(values: Sequence[float]) -> float:
@@ -352,7 +343,7 @@ def measure(args: argparse.Namespace) -> None:
             "configurations": len({curve["number"] for curve in curves}),
             "on_several_seeds": len({curve["number"] for curve in curves if curve["seed"] > 0}),
             "failed": sum(curve["failure"] is not None for curve in curves),
-            "rank_correlation_held_out": surrogate.rank_correlations(),
+            "rank_correlation_held_out": surrogate.rank_correlations(read_task(CURVES / args.data).min_kl),
         },
         "by_workers": by_workers,
         "moments": [_moments(made) for of in runs.values() for made in itertools.chain(*of.values())],

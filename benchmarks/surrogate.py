@@ -26,7 +26,7 @@ from sklearn.model_selection import KFold
 from sweep.replay import Curve, Point
 from sweep.rungs import rungs, validates
 from vae.ranking import rank_value
-from vae.trainer import MAX_EPOCHS, MIN_KL
+from vae.trainer import MAX_EPOCHS
 
 Array = npt.NDArray[np.float64]
 EPOCHS = tuple(e for e in range(1, MAX_EPOCHS + 1) if validates(e, rungs(MAX_EPOCHS)))
@@ -126,10 +126,15 @@ class Surrogate:
         parts = [alike[np.argmin(order.random(len(self._errors))[alike])] for order in orders]
         return self._errors[parts].sum(axis=0) / math.sqrt(len(parts))
 
-    def rank_correlations(self) -> dict[int, float]:
-        """Spearman's, between true and predicted rank values at each rung, of configurations held out in turn."""
+    def rank_correlations(self, min_kl: float) -> dict[int, float]:
+        """Spearman's, between true and predicted rank values at each rung, of configurations held out in turn.
+
+        Args:
+            min_kl: the floor of the rank value, nats a time step.
+        """
+        true, predicted = self._vectors, self._held_out
         return {
-            epoch: float(spearmanr(_values(self._vectors, epoch), _values(self._held_out, epoch)).statistic)
+            epoch: float(spearmanr(_values(true, epoch, min_kl), _values(predicted, epoch, min_kl)).statistic)
             for epoch in rungs(MAX_EPOCHS)
         }
 
@@ -148,10 +153,10 @@ def _alike(tops: Array, vector: Array) -> npt.NDArray[np.intp]:
     return np.argsort(np.abs(tops - vector[_TOP]))[:_ALIKE]
 
 
-def _values(vectors: Array, epoch: int) -> list[float]:
+def _values(vectors: Array, epoch: int, min_kl: float) -> list[float]:
     """Rank values at an epoch."""
     points = [_curve(vector).points[EPOCHS.index(epoch)] for vector in vectors]
-    return [rank_value(point.metrics, MIN_KL) for point in points]
+    return [rank_value(point.metrics, min_kl) for point in points]
 
 
 def _noise(curves: list[dict[str, Any]]) -> tuple[Array, Array]:

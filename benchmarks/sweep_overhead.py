@@ -42,11 +42,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, ROOT, Table, environment, write
-from benchmarks.contenders.shared import MAX_EPOCHS, SLOTS, SPACES, pins, task_of
+from benchmarks.contenders.shared import SLOTS, SPACES, pins, settings_of
 from benchmarks.memory import MemoryWatch
 from vae.config import FAMILY_NAMES
 from vae.corpus import load_corpus, save_corpus
 from vae.encoding import DataSpec
+from vae.trainer import MAX_EPOCHS
 
 NAME = "sweep_overhead"
 TITLES = {"sweep": "this sweep", "documentation": "Ray Tune, documentation style", "optuna": "Optuna, two processes"}
@@ -122,7 +123,7 @@ class Turn:
     def _check_pins(self, trials: Path) -> None:
         if self._args.space == "real":
             return
-        task = task_of(self._spec, self._args.family, self._args.epoch_steps)
+        task = settings_of(self._spec, self._args.epoch_steps, self._args.family).task
         with trials.open() as file:
             for row in csv.DictReader(file):
                 params = json.loads(row["params"])

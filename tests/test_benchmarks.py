@@ -6,13 +6,16 @@ import re
 import numpy as np
 import pytest
 from sweeping import open_study, search
-from tiny import CPU, make_corpus, params_of
+from tiny import CPU, make_corpus, make_music, make_wide_rows, params_of
 
 from benchmarks import search_efficiency, steering, tables, timed_training, train_step
 from benchmarks.common import Table
+from benchmarks.contenders.shared import settings_of
 from benchmarks.elbo_table import finalists, fitting_epochs
 from benchmarks.published import published
 from benchmarks.timed_training import Pace, train
+from sweep.arguments import parse
+from sweep.prepare import prepare
 from sweep.record import TrialRecord
 from sweep.replay import Moment
 from vae.config import Config
@@ -45,6 +48,14 @@ def test_what_is_enough_is_the_highest_target_that_runs_drawn_again_set():
     drawn = search_efficiency.resampled(runs)
     targets = {search_efficiency.target_of(again[name], 10) for again in drawn for name in runs}
     assert max(targets) == search_efficiency.enough_of([*runs["one"], *runs["other"]], 10) == -1.0
+
+
+@pytest.mark.parametrize("corpus", [make_music(), make_wide_rows(16 * PITCHES)], ids=["music", "wide rows"])
+def test_benchmarks_search_the_space_that_a_sweep_over_the_same_data_does(corpus, tmp_path):
+    save_corpus(corpus, tmp_path / "made.npz")
+    words = ["--data", str(tmp_path / "made.npz"), "--results", str(tmp_path / "results")]
+    settings, _ = prepare(parse(words))
+    assert settings_of(corpus.spec, settings.epoch_steps).task == settings.task
 
 
 def test_the_share_of_the_limit_is_that_of_the_limit_beside_it():

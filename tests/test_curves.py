@@ -6,6 +6,7 @@ import optuna
 import pytest
 
 from benchmarks import curves
+from benchmarks.contenders.shared import settings_of
 from sweep import space
 from vae.corpus import load_corpus
 from vae.errors import UserError
@@ -28,7 +29,7 @@ def args(chords, tmp_path):
 
 @pytest.fixture(scope="module")
 def task():
-    return curves.task_of(load_corpus("bach", None, None, None), 60)
+    return settings_of(load_corpus("bach").spec, 60).task
 
 
 def test_a_configuration_is_the_same_whenever_it_is_drawn_and_defaults_come_first(task):

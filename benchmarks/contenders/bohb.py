@@ -18,7 +18,7 @@ from sweep import space
 from sweep.replay import Point, Run
 from sweep.rungs import REDUCTION_FACTOR, rungs
 from vae.ranking import rank_value
-from vae.trainer import MAX_EPOCHS, MIN_KL
+from vae.trainer import MAX_EPOCHS
 
 _DRAWS = 500  # of the space, that show all of its parameters
 
@@ -84,7 +84,7 @@ class Bohb:
         self._epochs[run.trial.id] = point.epoch
         if point.epoch < run.trial.kwargs["budget"]:
             return True
-        run.trial.result = {"loss": -rank_value(point.metrics, MIN_KL), "info": {}}
+        run.trial.result = {"loss": -rank_value(point.metrics, self._task.min_kl), "info": {}}
         self._register(run)
         return False
 

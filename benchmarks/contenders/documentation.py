@@ -19,20 +19,14 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.contenders.measure import Tally, timed_epoch
-from benchmarks.contenders.shared import (
-    GRACE_PERIOD,
-    MAX_EPOCHS,
-    REDUCTION_FACTOR,
-    SLOTS,
-    Suggest,
-    parse,
-)
+from benchmarks.contenders.shared import GRACE_PERIOD, SLOTS, Suggest, parse
 from sweep.replay import METRIC
+from sweep.rungs import REDUCTION_FACTOR
 from sweep.space import Task
 from vae.config import Config
 from vae.corpus import load_corpus
 from vae.ranking import rank_value
-from vae.trainer import MIN_KL, Trainer, TrainingData
+from vae.trainer import MAX_EPOCHS, Trainer, TrainingData
 
 
 class TallyCallback(tune.Callback):  # type: ignore[misc]  # ray ships incomplete types
@@ -62,7 +56,7 @@ class TallyCallback(tune.Callback):  # type: ignore[misc]  # ray ships incomplet
         self.tally.end(failed=True)
 
 
-def trainable(data: str, seed: int, epoch_steps: int) -> Callable[[dict[str, Any]], None]:
+def trainable(data: str, seed: int, epoch_steps: int, min_kl: float) -> Callable[[dict[str, Any]], None]:
     """The function that Ray Tune calls for each trial, in a process of the trial's own."""
 
     def train(config: dict[str, Any]) -> None:
@@ -72,7 +66,7 @@ def trainable(data: str, seed: int, epoch_steps: int) -> Callable[[dict[str, Any
         trainer = Trainer(model_config, TrainingData.load(corpus, torch.device("cpu")), seed, epoch_steps)
         for _ in range(MAX_EPOCHS):
             metrics = timed_epoch(trainer)
-            metrics[METRIC] = rank_value(metrics, MIN_KL)
+            metrics[METRIC] = rank_value(metrics, min_kl)
             with tempfile.TemporaryDirectory() as folder:
                 torch.save({"epoch": trainer.epoch, "model": trainer.model.state_dict()}, Path(folder) / "model.pt")
                 tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
@@ -89,7 +83,8 @@ def _search(args: argparse.Namespace) -> Tally:
     define_by_run = partial(drawn, suggest=args.suggest, task=args.task)
     callback = TallyCallback()
     tuner = tune.Tuner(
-        trainable(str(args.data.resolve()), args.seed, args.epoch_steps),  # resolved: trials run in other folders
+        # The path is resolved, for trials run in other folders.
+        trainable(str(args.data.resolve()), args.seed, args.epoch_steps, args.task.min_kl),
         tune_config=tune.TuneConfig(
             metric="val_elbo",
             mode="max",

@@ -13,16 +13,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import MaxTrialsCallback
 
 from benchmarks.contenders.measure import Tally, timed_epoch
-from benchmarks.contenders.shared import (
-    GRACE_PERIOD,
-    MAX_EPOCHS,
-    REDUCTION_FACTOR,
-    Suggest,
-    parse,
-)
+from benchmarks.contenders.shared import GRACE_PERIOD, Suggest, parse
+from sweep.rungs import REDUCTION_FACTOR
 from vae.config import Config
 from vae.corpus import load_corpus
-from vae.trainer import DivergedError, Trainer, TrainingData
+from vae.trainer import MAX_EPOCHS, DivergedError, Trainer, TrainingData
 
 
 class Objective:

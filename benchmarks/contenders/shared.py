@@ -1,7 +1,7 @@
-"""What the contenders share: the pinned space, the schedule, the task, and the arguments."""
+"""What the contenders share: the pinned space, the schedule, what a sweep would have, and the arguments."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,13 @@ from typing import Any
 import optuna
 
 from sweep import space
-from vae.config import FAMILY_NAMES
+from sweep.settings import Settings
+from vae.config import FAMILY_NAMES, kl_as_wide
 from vae.corpus import load_corpus
 from vae.encoding import DataSpec
-from vae.trainer import MIN_KL
+from vae.trainer import MAX_EPOCHS, MIN_KL
 
-MAX_EPOCHS = 27
 GRACE_PERIOD = 1
-REDUCTION_FACTOR = 3  # as in `sweep.scheduler`, which would bring Ray into the peer that has none
 SLOTS = 2
 SPACES = ("pinned", "real")
 _COSTLY = (
@@ -29,9 +28,25 @@ Suggest = Callable[[optuna.Trial, space.Task], dict[str, Any]]
 real_suggest: Suggest = space.suggest
 
 
-def task_of(spec: DataSpec, families: list[str], epoch_steps: int) -> space.Task:
-    """What the space depends on, as `sweep.run` has it."""
-    return space.Task(tuple(families), spec, MIN_KL, MAX_EPOCHS * epoch_steps)
+def settings_of(spec: DataSpec, epoch_steps: int, families: Sequence[str] = ()) -> Settings:
+    """What `sweep.run` would have on some data, all else at its defaults; its task is what the space depends on.
+
+    Args:
+        spec: of the data.
+        epoch_steps: of an epoch.
+        families: to search; none: those that fit the data.
+    """
+    return Settings(
+        name="made",
+        data="made",
+        spec=spec,
+        fingerprint="",
+        families=tuple(families) or space.fitting_families(spec),
+        max_epochs=MAX_EPOCHS,
+        epoch_steps=epoch_steps,
+        seed=0,
+        min_kl=kl_as_wide(spec, MIN_KL),
+    )
 
 
 def pins(family: str, task: space.Task) -> dict[str, Any]:
@@ -61,5 +76,5 @@ def parse(contender: str, description: str | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, required=True)
     args = parser.parse_args()
     args.suggest = pinned_suggest if args.space == "pinned" else real_suggest
-    args.task = task_of(load_corpus(str(args.data)).spec, args.family, args.epoch_steps)
+    args.task = settings_of(load_corpus(str(args.data)).spec, args.epoch_steps, args.family).task
     return args

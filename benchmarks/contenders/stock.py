@@ -18,14 +18,15 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.contenders.documentation import drawn, trainable
-from benchmarks.contenders.shared import GRACE_PERIOD, MAX_EPOCHS, REDUCTION_FACTOR, SLOTS, real_suggest, task_of
+from benchmarks.contenders.shared import GRACE_PERIOD, SLOTS, real_suggest, settings_of
 from sweep.replay import METRIC
-from sweep.space import first_points, fitting_families
+from sweep.rungs import REDUCTION_FACTOR
+from sweep.space import first_points
 from sweep.stop import GRACE_SECONDS
 from vae.corpus import load_corpus
 from vae.files import write_atomically
 from vae.ranking import is_feasible
-from vae.trainer import MIN_KL
+from vae.trainer import MAX_EPOCHS
 
 START_SECONDS = 60.0
 """For Ray to bring up the first trial, from which the time counts, as a sweep's does."""
@@ -36,10 +37,11 @@ class BestSoFar(tune.Callback):  # type: ignore[misc]  # ray ships incomplete ty
 
     Args:
         seconds: from the first trial's start; what comes later does not count.
+        min_kl: the floor, nats a time step.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, min_kl: float) -> None:
+        self._seconds, self._min_kl = seconds, min_kl
         self.began: float | None = None
         self.epochs, self.best = 0, float("-inf")
 
@@ -55,7 +57,7 @@ class BestSoFar(tune.Callback):  # type: ignore[misc]  # ray ships incomplete ty
         if time.time() > self.began + self._seconds:
             return
         self.epochs += 1
-        if is_feasible(result, MIN_KL):
+        if is_feasible(result, self._min_kl):
             self.best = max(self.best, result[METRIC])
 
 
@@ -69,13 +71,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--first-points", action="store_true", help="begin with those of a sweep")
     args = parser.parse_args()
-    spec = load_corpus(str(args.data)).spec
-    task = task_of(spec, list(fitting_families(spec)), args.epoch_steps)
-    seen = BestSoFar(args.seconds + GRACE_SECONDS)
+    task = settings_of(load_corpus(str(args.data)).spec, args.epoch_steps).task
+    seen = BestSoFar(args.seconds + GRACE_SECONDS, task.min_kl)
     ray.init(address="local", num_cpus=SLOTS)
     try:
         tune.Tuner(
-            trainable(str(args.data.resolve()), args.seed, args.epoch_steps),
+            trainable(str(args.data.resolve()), args.seed, args.epoch_steps, task.min_kl),
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode="max",
