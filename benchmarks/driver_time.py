@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.common import ROOT, Table, environment, made_songs, write
-from benchmarks.memory import psutil
 from sweep.results import SweepFolder
 
 NAME = "driver_time"

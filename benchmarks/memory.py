@@ -1,16 +1,11 @@
 """Memory of a sweep's processes while it runs, by sampling."""
 
 import statistics
-import sys
 import threading
 from types import TracebackType
 from typing import Any, Self
 
-import ray
-
-# Ray ships its own psutil, and puts it on the path when it is imported.
-sys.path.append(f"{ray.__path__[0]}/thirdparty_files")
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 _SECONDS = 0.5
 _MIB = 2**20
