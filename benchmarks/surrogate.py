@@ -64,12 +64,11 @@ class Surrogate:
 
     Args:
         curves: as recorded, all of one data set and one epoch length.
-        seed: of the forest.
         trees: in the forest.
     """
 
-    def __init__(self, curves: list[dict[str, Any]], seed: int = 0, trees: int = 64) -> None:
-        self._vectorizer, self._seed, self._trees = DictVectorizer(sparse=False), seed, trees
+    def __init__(self, curves: list[dict[str, Any]], trees: int = 64) -> None:
+        self._vectorizer, self._trees = DictVectorizer(sparse=False), trees
         first = [curve for curve in curves if curve["seed"] == 0]
         features = self._vectorizer.fit_transform([curve["params"] for curve in first])
         failed = np.array([curve["failure"] is not None for curve in first])
@@ -86,13 +85,13 @@ class Surrogate:
         self._failed = [_as_recorded(curve) for curve in first if curve["failure"] is not None]
 
     def _fit(self, features: Array, targets: Array) -> ExtraTreesRegressor:
-        forest = ExtraTreesRegressor(self._trees, min_samples_leaf=1, max_features=0.5, random_state=self._seed)
+        forest = ExtraTreesRegressor(self._trees, min_samples_leaf=1, max_features=0.5, random_state=0)
         return forest.fit(features, targets)
 
     def _cross_validated(self) -> Array:
         """What is predicted of each recorded configuration by the others."""
         predicted = np.empty_like(self._vectors)
-        for fit, held_out in KFold(_FOLDS, shuffle=True, random_state=self._seed).split(self._whole):
+        for fit, held_out in KFold(_FOLDS, shuffle=True, random_state=0).split(self._whole):
             predicted[held_out] = self._fit(self._whole[fit], self._vectors[fit]).predict(self._whole[held_out])
         return predicted
 

@@ -3,12 +3,12 @@
 REDUCTION_FACTOR = 3
 
 
-def rungs(max_epochs: int, grace_period: int = 1, eta: int = REDUCTION_FACTOR) -> tuple[int, ...]:
+def rungs(max_epochs: int) -> tuple[int, ...]:
     """The epochs at which trials compete, the last one max_epochs: 1, 3, 9, 27."""
-    epochs = []
-    while grace_period < max_epochs:
-        epochs.append(grace_period)
-        grace_period *= eta
+    epochs, rung = [], 1
+    while rung < max_epochs:
+        epochs.append(rung)
+        rung *= REDUCTION_FACTOR
     return (*epochs, max_epochs)
 
 

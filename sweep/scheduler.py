@@ -1,7 +1,7 @@
 """ASHA: asynchronous successive halving (Li et al. 2020).
 
-Trials compete at rungs, epochs grace_period * eta^k. Values are recorded exactly there, because trials report there
-(see `sweep.trial`). Of two kinds:
+Trials compete at rungs, epochs eta^k, where eta is 3 (see `sweep.rungs`). Values are recorded exactly there, because
+trials report there (see `sweep.trial`). Of two kinds:
 
 - promotion: a trial that comes to a rung goes on if it is in the best 1/eta of all that have been there. Else it
   waits, with its checkpoint, and whoever is free first takes the best that waits and has come to be in the best 1/eta;

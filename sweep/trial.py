@@ -137,11 +137,6 @@ class VaeTrial(tune.Trainable):  # type: ignore[misc]  # ray ships incomplete ty
         return Report(trainer.epoch, curve, best, trainer.train_seconds, node, self._failure)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Writes the trainer's checkpoint."""
+        """Writes the trainer's checkpoint, from which the trial's next turn begins; Ray itself restores none."""
         assert self._trainer is not None
         self._trainer.save(Path(checkpoint_dir))
-
-    def load_checkpoint(self, checkpoint: str) -> None:
-        """Goes on from a checkpoint of this trial."""
-        assert self._trainer is not None
-        self._trainer.restore(Path(checkpoint))

@@ -61,10 +61,10 @@ def test_the_same_notes_give_the_same_bytes_and_a_title(tmp_path):
     ],
 )
 def test_the_metre_is_written(tmp_path, steps_per_bar, beat_type, metre):
-    write_midi(tune(1), tmp_path / "a.mid", 120.0, 4, "a", 40, steps_per_bar, beat_type)
+    write_midi(tune(1), tmp_path / "a.mid", 120.0, 4, "a", steps_per_bar, beat_type)
     score = symusic.Score(tmp_path / "a.mid")
     assert [(sign.numerator, sign.denominator) for sign in score.time_signatures] == [metre]
-    assert [part.program for part in score.tracks] == [40]
+    assert [part.program for part in score.tracks] == [0]  # a piano
 
 
 def test_a_metre_that_midi_cannot_state_becomes_common_time():

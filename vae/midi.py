@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _CUT = ("Invalid chunk length", "Unexpected EOF", "File size is less than")
 """What symusic says of files that end too early."""
+_PIANO = 0  # its number among General MIDI's instruments
 
 
 def read_midi(path: Path, steps_per_beat: int) -> list[Song | str]:
@@ -124,13 +125,12 @@ def write_midi(
     tempo: float,
     steps_per_beat: int,
     name: str,
-    program: int = 0,
     steps_per_bar: int | None = None,
     beat_type: int = 4,
 ) -> None:
     """Writes notes as a MIDI file: the same bytes for the same notes; arguments as in `to_pretty_midi`."""
     buffer = io.BytesIO()
-    to_pretty_midi(notes, tempo, steps_per_beat, name, program, steps_per_bar, beat_type).write(buffer)
+    to_pretty_midi(notes, tempo, steps_per_beat, name, steps_per_bar, beat_type).write(buffer)
     write_atomically(path, _titled(buffer.getvalue(), name))
 
 
@@ -139,18 +139,16 @@ def to_pretty_midi(
     tempo: float,
     steps_per_beat: int,
     name: str,
-    program: int = 0,
     steps_per_bar: int | None = None,
     beat_type: int = 4,
 ) -> "pretty_midi.PrettyMIDI":
-    """Notes as one instrument of pretty_midi, which writes and synthesises them.
+    """Notes as a piano of pretty_midi, which writes and synthesises them.
 
     Args:
         notes: [notes, 3], in steps.
         tempo: beats a minute.
         steps_per_beat: the grid of the notes.
         name: of the track.
-        program: General MIDI instrument, 0 to 127; 0 is a piano.
         steps_per_bar: the metre; 4/4 if None.
         beat_type: its denominator, where that can be.
     """
@@ -160,7 +158,7 @@ def to_pretty_midi(
     resolution = steps_per_beat * ceil(480 / steps_per_beat)
     midi = pretty_midi.PrettyMIDI(resolution=resolution, initial_tempo=tempo)
     midi.time_signature_changes.append(pretty_midi.TimeSignature(*_metre(steps_per_bar, steps_per_beat, beat_type), 0))
-    instrument = pretty_midi.Instrument(program, name=_latin(name))
+    instrument = pretty_midi.Instrument(_PIANO, name=_latin(name))
     seconds = 60 / (tempo * steps_per_beat)
     for pitch, start, end in notes.tolist():
         instrument.notes.append(pretty_midi.Note(80, pitch, start * seconds, end * seconds))

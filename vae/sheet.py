@@ -41,12 +41,12 @@ def piano_roll_sheet(
     write_atomically(path, canvas.png(_draw(samples, spec, title, labels)))
 
 
-def as_image(samples: Array, spec: DataSpec, title: str = "") -> npt.NDArray[np.uint8]:
-    """The same sheet as pixels, [H, W, 3]."""
-    return canvas.pixels(_draw(samples, spec, title))
+def as_image(samples: Array, spec: DataSpec) -> npt.NDArray[np.uint8]:
+    """The same sheet as pixels, [H, W, 3]; without a title."""
+    return canvas.pixels(_draw(samples, spec))
 
 
-def _draw(samples: Array, spec: DataSpec, title: str, labels: Mapping[int, str] | None = None) -> "Figure":
+def _draw(samples: Array, spec: DataSpec, title: str = "", labels: Mapping[int, str] | None = None) -> "Figure":
     if not spec.is_music and samples.shape[1] == 1:
         return _heat_map(samples[:ROWS, 0], spec, title)
     shown = min(PANELS, len(samples))
