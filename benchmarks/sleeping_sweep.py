@@ -19,7 +19,7 @@ import ray
 from ray.tune import Callback
 
 from sweep import tuning
-from sweep.record import Report
+from sweep.record import Report, folder_of
 from sweep.results import SweepFolder
 from sweep.scheduler import STOPPING, Asha
 from sweep.searcher import StudySearcher
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         settings,
         resources,
         folder.trials,
-        lambda config: f"{config['number']:05d}-{config['turn']:05d}",
+        folder_of,
         trial=SleepingTrial,
         search_alg=StudySearcher(scheduler, lambda: False, folder.trials.newest, resources.most),
         scheduler=scheduler,

@@ -1,5 +1,6 @@
 """What is known of one trial, and what it tells the driver."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,15 @@ class Trained:
             self.crashes = {}
 
 
+def _prefix(number: int) -> str:
+    return f"{number:05d}-"
+
+
+def folder_of(config: Mapping[str, Any]) -> str:
+    """The name of the folder in which Ray Tune runs a trial for a turn, by its config; begins with the prefix."""
+    return f"{_prefix(config['number'])}{config['turn']:05d}"
+
+
 @dataclass
 class TrialRecord(Trained):
     """One trial as the driver knows it."""
@@ -86,7 +96,7 @@ class TrialRecord(Trained):
     @property
     def prefix(self) -> str:
         """Of the names of the folders in which Ray Tune runs it, one for each turn."""
-        return f"{self.number:05d}-"
+        return _prefix(self.number)
 
     @property
     def ended(self) -> bool:

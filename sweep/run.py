@@ -23,6 +23,7 @@ from sweep.finals import adopt, train_finals
 from sweep.live import LiveView, duration, say
 from sweep.nodes import Newcomers, Preflight, require_sound
 from sweep.prepare import default_name, prepare
+from sweep.record import folder_of
 from sweep.remote import DEFAULT_CLUSTER, is_meant, submit, watch
 from sweep.results import SweepFolder, named
 from sweep.rungs import rungs
@@ -73,7 +74,7 @@ def _search(
         study.settings,
         resources,
         folder.trials,
-        lambda config: f"{config['number']:05d}-{config['turn']:05d}",  # see `TrialRecord.prefix`
+        folder_of,
         search_alg=StudySearcher(scheduler, stop.asked, folder.trials.newest, resources.most),
         scheduler=scheduler,
         stop=stop,

@@ -3,6 +3,7 @@
 import pytest
 from sweeping import write_checkpoint
 
+from sweep.record import TrialRecord, folder_of
 from sweep.results import BEST_KEYS, TEST_KEYS, TIMES, SweepFolder, chosen, summarise
 from vae import checkpoint
 
@@ -22,11 +23,12 @@ def test_the_newest_sweep_is_meant_by_latest_too_and_a_folder_by_its_name(folder
 
 
 def test_the_newest_checkpoint_is_that_with_the_most_epochs(folder):
-    write_checkpoint(folder.path / "trials" / "session-0" / "00007-00003", 1, epochs=2)
-    newest = write_checkpoint(folder.path / "trials" / "session-1" / "00007-00003", 0, epochs=3)
-    assert folder.trials.newest("00007-") == str(newest)
-    assert folder.trials.newest("00008-") is None
-    assert [folder.trials.trained(run) for run in ("00007-", "00008-")] == [3, 0]
+    turns = [folder_of({"number": 7, "turn": turn}) for turn in (3, 4)]
+    write_checkpoint(folder.path / "trials" / "session-0" / turns[0], 1, epochs=2)
+    newest = write_checkpoint(folder.path / "trials" / "session-1" / turns[1], 0, epochs=3)
+    runs = [TrialRecord(number, {}).prefix for number in (7, 8)]
+    assert [folder.trials.newest(run) for run in runs] == [str(newest), None]
+    assert [folder.trials.trained(run) for run in runs] == [3, 0]
 
 
 @pytest.mark.parametrize("name", [*checkpoint.FINAL_FILES, checkpoint.TRAINING, checkpoint.COUNTERS])
