@@ -37,8 +37,8 @@ from benchmarks.curves import CURVES, read_curves, read_task
 from benchmarks.surrogate import Surrogate
 from sweep import space
 from sweep.replay import METRIC, Moment, Point, Run, Search, TuneSearch, replay
-from sweep.rungs import REDUCTION_FACTOR
-from sweep.scheduler import PROMOTION, STOPPING, Asha
+from sweep.rungs import PROMOTION, REDUCTION_FACTOR, STOPPING
+from sweep.scheduler import Asha
 from sweep.searcher import StudySearcher
 from sweep.study import Study
 from sweep.tuning import ahead

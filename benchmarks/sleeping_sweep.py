@@ -21,7 +21,8 @@ from ray.tune import Callback
 from sweep import tuning
 from sweep.record import Report, folder_of
 from sweep.results import SweepFolder
-from sweep.scheduler import STOPPING, Asha
+from sweep.rungs import STOPPING
+from sweep.scheduler import Asha
 from sweep.searcher import StudySearcher
 from sweep.settings import Settings
 from sweep.study import Study

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from shlex import quote
 
-from sweep.scheduler import KINDS, PROMOTION
+from sweep.rungs import KINDS, PROMOTION
 from sweep.settings import FINAL_SEEDS, FINALISTS
 from vae.arguments import Parser, add_data_arguments, add_results_argument, require_positive, require_seed
 from vae.config import FAMILY_NAMES
@@ -107,7 +107,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--scheduler",
         choices=KINDS,
         default=PROMOTION,
-        help="what a trial does at a rung that is not among the best: wait to be promoted, or end (default: promotion)",
+        help="what a trial does at a rung that is not among the best: wait to be promoted, or end "
+        f"(default: {PROMOTION})",
     )
     finals = parser.add_argument_group("final runs")
     finals.add_argument(

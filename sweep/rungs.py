@@ -1,6 +1,9 @@
 """Rungs: the epochs at which trials compete, and when they are scored. Without Ray."""
 
 REDUCTION_FACTOR = 3
+PROMOTION, STOPPING = "promotion", "stopping"
+KINDS = (PROMOTION, STOPPING)
+"""What becomes of a trial at a rung that is not among the best, see `sweep.scheduler`: it waits, or it ends."""
 
 
 def rungs(max_epochs: int) -> tuple[int, ...]:

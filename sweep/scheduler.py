@@ -21,12 +21,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from sweep import space
 from sweep.crash import BLAMELESS, NODE, NODES_KILLED, Crash, Standstill, crash_of, is_tired, most_crashes
 from sweep.record import Report, TrialRecord
-from sweep.rungs import REDUCTION_FACTOR, rungs
+from sweep.rungs import PROMOTION, REDUCTION_FACTOR, rungs
 from sweep.study import Study
 from vae.errors import UserError
 
-PROMOTION, STOPPING = "promotion", "stopping"
-KINDS = (PROMOTION, STOPPING)
 _SHOWN = 0.5
 """Of the epochs, at most, that go into showing what families come to."""
 MOST_WAITING = 16

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sweep import space
+from sweep.rungs import PROMOTION
 from vae.encoding import DataSpec
 
 FINALISTS = 3
@@ -23,7 +24,7 @@ class Settings:
     epoch_steps: int
     seed: int
     min_kl: float
-    scheduler: str = "promotion"
+    scheduler: str = PROMOTION
     final_seeds: int = FINAL_SEEDS  # of each finalist, the search's own included; 1: none are trained
     final_epochs: int | None = None  # of a final run; None: max_epochs
     warm_start: tuple[str, ...] = ()  # names of earlier sweeps

@@ -16,7 +16,8 @@ from tiny import make_trainer
 
 from sweep.record import Report
 from sweep.results import SweepFolder
-from sweep.scheduler import STOPPING, Asha
+from sweep.rungs import STOPPING
+from sweep.scheduler import Asha
 from sweep.settings import Settings
 from sweep.study import Study
 from vae.encoding import DataSpec

@@ -7,7 +7,8 @@ from sweeping import report
 
 from sweep.journal import mend
 from sweep.replay import Curve, Point, TuneSearch, replay
-from sweep.scheduler import PROMOTION, STOPPING, Asha
+from sweep.rungs import PROMOTION, STOPPING
+from sweep.scheduler import Asha
 from sweep.searcher import StudySearcher
 from sweep.study import Study
 

@@ -9,7 +9,8 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from sweep.replay import METRIC, Curve, Point, Run, TuneSearch, _Prepared, replay
-from sweep.scheduler import PROMOTION, STOPPING, Asha
+from sweep.rungs import PROMOTION, STOPPING
+from sweep.scheduler import Asha
 from sweep.searcher import StudySearcher
 
 SCORED = (1, 2, 3, 6, 9, 18, 27)

@@ -6,8 +6,8 @@ import pytest
 from ray.tune.experiment import Trial
 
 from sweep.record import Report
-from sweep.rungs import rungs
-from sweep.scheduler import MOST_WAITING, PROMOTION, STOPPING, Asha
+from sweep.rungs import PROMOTION, STOPPING, rungs
+from sweep.scheduler import MOST_WAITING, Asha
 
 ALONE = ("dense",)
 """Trials of one family compete as of ASHA itself."""

@@ -7,7 +7,8 @@ from sweeping import report
 
 from sweep.crash import WORKER, Crash
 from sweep.record import Report
-from sweep.scheduler import STOPPING, Asha
+from sweep.rungs import STOPPING
+from sweep.scheduler import Asha
 from sweep.searcher import StudySearcher
 
 

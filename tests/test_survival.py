@@ -26,7 +26,8 @@ from sweep.crash import (
 from sweep.finals import _FinalsCallback
 from sweep.live import FinalsView
 from sweep.proposal import key_of, propose
-from sweep.scheduler import STOPPING, Asha
+from sweep.rungs import STOPPING
+from sweep.scheduler import Asha
 from sweep.seeds import FinalRun, decide
 from sweep.workers import keep_error, known
 

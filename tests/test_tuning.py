@@ -20,7 +20,9 @@ from tiny import BINARY, make_corpus
 from benchmarks.sleeping_sweep import SleepingTrial
 from sweep.checkpoints import Checkpoints
 from sweep.nodes import Newcomers, Preflight
-from sweep.scheduler import STOPPING, Asha
+from sweep.record import folder_of
+from sweep.rungs import STOPPING
+from sweep.scheduler import Asha
 from sweep.searcher import StudySearcher
 from sweep.tuning import Resources, _promised, find_resources, may_be_taken_back, run_trials
 from vae.errors import UserError
@@ -249,7 +251,7 @@ def search(study, resources, folder, trial, callback):
         study.settings,
         resources,
         checkpoints,
-        lambda config: f"{config['number']:05d}-{config['turn']:05d}",
+        folder_of,
         trial=trial,
         search_alg=StudySearcher(scheduler, lambda: False, checkpoints.newest, resources.most),
         scheduler=scheduler,
