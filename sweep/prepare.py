@@ -14,7 +14,7 @@ from sweep.settings import FINAL_SEEDS, Settings
 from sweep.space import first_points, fitting_families
 from sweep.uploads import fetch
 from vae.config import kl_as_wide, steps_as_wide
-from vae.corpus import Corpus, existing, load_corpus, read_saved
+from vae.corpus import BACH, Corpus, existing, load_corpus, read_saved
 from vae.errors import UserError
 from vae.trainer import EPOCH_STEPS, MIN_KL
 
@@ -27,7 +27,7 @@ def default_name(data: str) -> str:
 
 def _lasting(data: str) -> str:
     """What names the same data whatever the working directory."""
-    return data if data == "bach" else str(existing(data, "Pass another --data.").resolve())
+    return data if data == BACH else str(existing(data, "Pass another --data.").resolve())
 
 
 def _new_settings(args: argparse.Namespace, corpus: Corpus) -> Settings:

@@ -22,7 +22,7 @@ from sweep.live import say
 from sweep.results import SweepFolder
 from sweep.versions import REVISION, revision
 from vae.arguments import local_results
-from vae.corpus import existing
+from vae.corpus import BACH, existing
 from vae.errors import UserError
 from vae.files import nowhere
 from vae.store import DATA, JOURNAL, is_remote, point_elsewhere
@@ -69,7 +69,7 @@ def submit(words: list[str], args: argparse.Namespace, name: str) -> None:
     cluster, results = args.cluster, _results(args)
     _there(cluster, f"ray job list --address {_JOBS} > /dev/null 2>&1", "Ray does not answer on its head")
     job = f"{name}-{datetime.now().astimezone():%m%d-%H%M%S}"
-    place = args.data if args.data == "bach" else _sent(cluster, args.data)
+    place = args.data if args.data == BACH else _sent(cluster, args.data)
     words = [*_without(words, "--cluster"), *(["--data", place] if place != args.data else [])]  # the last one counts
     words += [] if args.resume or args.name else ["--name", name]
     code = revision()  # for `ray up` copies no .git

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from vae.checkpoint import CONFIG, METRICS, Checkpoint, is_whole
-from vae.corpus import Corpus, is_to_be_encoded, load_corpus
+from vae.corpus import BACH, Corpus, is_to_be_encoded, load_corpus
+from vae.encoding import FEATURES
 from vae.errors import UserError
 from vae.files import is_locked
 from vae.store import DATA, LATEST, LOCK, Store, copy_of, is_remote, pointed_elsewhere
@@ -32,11 +33,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data",
-        default="bach",
+        default=BACH,
         metavar="NAME|PATH",
-        help="bach (default); a folder of MIDI, MusicXML or ABC; a piano-roll .json; an .npy or .npz",
+        help=f"{BACH} (default); a folder of MIDI, MusicXML or ABC; a piano-roll .json; an .npy or .npz",
     )
-    group.add_argument("--encoding", choices=("roll", "roll_onset"), help="default: roll_onset for notes")
+    group.add_argument("--encoding", choices=FEATURES, help="default: roll_onset for notes")
     group.add_argument("--steps-per-beat", type=int, metavar="N", help="default: 4 for files of notes, else 1")
     group.add_argument("--steps-per-bar", type=int, metavar="N", help="default: the metre of the files")
 
@@ -166,7 +167,7 @@ def chosen_corpus(loaded: Checkpoint, args: argparse.Namespace, directory: Path)
 def _own_data(loaded: Checkpoint, args: argparse.Namespace, directory: Path) -> str:
     """What a checkpoint was trained on, if it is still where it was, or kept by its sweep."""
     name = str(loaded.record["data"])
-    if name != "bach" and not Path(name).exists():
+    if name != BACH and not Path(name).exists():
         if (kept := _kept_data(args, directory)) is not None:
             return str(kept)
         raise UserError(

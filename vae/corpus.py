@@ -20,6 +20,8 @@ from vae.library import MUSIC_SUFFIXES, content_digest, music_files, read_files,
 from vae.scores import chorales
 from vae.splitting import SPLITS as SPLITS
 
+BACH = "bach"
+"""The corpus that goes by a name; all others are known by the place they are read from."""
 READER_VERSION = 9
 """Counts up with every change of what reading gives, so that no cached corpus outlives its reader."""
 FORMAT = "music-vae-sweep corpus 1"
@@ -75,7 +77,7 @@ def load_corpus(
         if value is not None and value > _MOST_TICKS:
             raise UserError(f"{name} must be {_MOST_TICKS:,} or less, which MIDI can tell apart, found {value}.")
     corpus = _load(data, encoding, steps_per_beat)
-    if data != "bach":
+    if data != BACH:
         corpus = replace(corpus, name=str(Path(data).expanduser().resolve()))  # so that a checkpoint finds its data
     if steps_per_bar not in (None, corpus.spec.steps_per_bar):
         spec = replace(corpus.spec, steps_per_bar=steps_per_bar, beat_type=4)
@@ -89,9 +91,9 @@ def is_to_be_encoded(data: str) -> bool:
 
 
 def _load(data: str, encoding: str | None, steps_per_beat: int | None) -> Corpus:
-    if data == "bach":
+    if data == BACH:
         return _bach(_music_encoding(data, encoding), steps_per_beat or 4)
-    path = existing(data, "Pass bach, a folder of music, or a .json, .npy or .npz file.")
+    path = existing(data, f"Pass {BACH}, a folder of music, or a .json, .npy or .npz file.")
     if path.is_dir() or path.suffix.lower() in MUSIC_SUFFIXES:
         return _folder(path, _music_encoding(data, encoding), steps_per_beat or 4)
     corpus = _file(path, steps_per_beat)
@@ -149,12 +151,12 @@ def _bach(encoding: str, steps_per_beat: int) -> Corpus:
         source = f"music21 {version('music21')}"
     except PackageNotFoundError as error:
         way_out = "Install music21, or pass an .npz that save_corpus wrote."
-        raise UserError(f"bach: the chorales come with the package music21, which is missing. {way_out}") from error
+        raise UserError(f"{BACH}: the chorales come with the package music21, which is missing. {way_out}") from error
 
     def read() -> Corpus:
         paths = chorales()
-        found = f"bach: {len(paths)} chorales listed"
-        return _of_files("bach", found, paths, encoding, steps_per_beat, voices=True)
+        found = f"{BACH}: {len(paths)} chorales listed"
+        return _of_files(BACH, found, paths, encoding, steps_per_beat, voices=True)
 
     return _cached([source, encoding, steps_per_beat], read)
 

@@ -17,6 +17,7 @@ from vae.distributions import compare
 from vae.errors import UserError, exit_code
 from vae.models.base import Vae
 from vae.pieces import draw
+from vae.splitting import SPLITS
 from vae.windows import Songs
 
 PIECES = 64
@@ -26,7 +27,7 @@ PIECES = 64
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("python -m vae.evaluate", description="What a checkpoint is worth, as JSON.")
     add_checkpoint_arguments(parser)
-    parser.add_argument("--split", choices=("train", "valid", "test"), default="valid", help="default: valid")
+    parser.add_argument("--split", choices=SPLITS, default="valid", help="default: valid")
     parser.add_argument("--iwae", type=int, metavar="K", help="also the importance-weighted bound with K samples")
     parser.add_argument("--data", help="score other data of the same encoding, and compare with those")
     return parser.parse_args(argv)
