@@ -76,7 +76,7 @@ class View(ABC):
     def note(self, line: str) -> None:
         """Says something that stays, above the view."""
         if self._live:
-            self._live.console.print(line, markup=False, highlight=False)
+            self._live.console.print(line, markup=False, emoji=False, highlight=False)
         else:
             say(line)
 

@@ -1,5 +1,8 @@
 """The live view."""
 
+import io
+import re
+
 import pytest
 from sweeping import report
 
@@ -88,3 +91,66 @@ def test_final_runs_are_shown_with_the_time_that_is_left(tmp_path, capsys, monke
     runs[2].failure = "diverged"
     view.refresh(force=True)
     assert capsys.readouterr().out == "final runs: 1/3 trained, epoch 18/27, 10 s left\n"
+
+
+class Terminal(io.StringIO):
+    """Of 120 columns."""
+
+    def isatty(self):
+        return True
+
+    def shown(self):
+        """All that was, without colours and moves of the cursor."""
+        return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", self.getvalue())
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Puts one in the place of what pytest captures, which a test can do, and a fixture before it cannot."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "120"), ("LINES", "40")):
+        monkeypatch.setenv(name, value)
+
+    def begin():
+        made = Terminal()
+        monkeypatch.setattr("sys.stdout", made)
+        return made
+
+    return begin
+
+
+def test_on_a_terminal_a_panel_shows_how_far_it_is_the_best_and_what_runs(study, terminal):
+    study.ask().state = "running"  # and has not reported yet
+    screen = terminal()
+    with LiveView(study, (1, 3), 2, lambda: 185.0):
+        pass
+    shown = screen.shown()
+    assert "─ sweep test ─" in shown
+    assert re.search(r": 2/10 trials tried, 4 epochs, 67% spared, 3 min 05 s left +│\n", shown)
+    assert re.search(r"│ trials +pending 5 +running 3 +stopped 2 +│\n", shown)
+    assert re.search(r"│ rungs +epoch 1: 4 +epoch 3: 0 +│\n", shown)
+    assert re.search(r"│ best +trial 0 \(\w+\) val_elbo -5\.000 kl 0\.200 code_gain 1\.000 at epoch 1 +│\n", shown)
+    assert re.search(r"│ 2 +\w+ +1 +-7\.000 +0\.200 +here +│\n", shown)
+    assert re.search(r"│ 4 +\w+ +0 +│\n", shown)
+    assert not re.search(r"│ 0 +\w+ +1 +-5\.000", shown)  # it has ended
+
+
+def test_on_a_terminal_what_is_said_stays_above_the_panel_as_it_is(study, terminal):
+    screen, line = terminal(), "trial 3 failed: [x] model.py:100: no room"
+    with LiveView(study, (1, 3), 2, lambda: None) as view:
+        view.refresh(force=True)
+        view.note(line)
+    before, after = screen.shown().replace("\r", "\n").split(f"\n{line}\n")
+    assert "sweep test" in before
+    assert "sweep test" in after
+
+
+def test_on_a_terminal_a_panel_shows_how_far_final_runs_are(tmp_path, terminal):
+    runs = [FinalRun(4, seed, {}, epochs=27) for seed in range(3)]
+    runs[0].saved(tmp_path, 27)
+    screen = terminal()
+    with FinalsView(runs):
+        pass
+    assert "─ final runs ─" in screen.shown()
+    assert "│ final runs: 1/3 trained, epoch 0/27, unknown left │\n" in screen.shown()
