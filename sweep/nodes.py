@@ -243,38 +243,43 @@ def _of_versions(facts: list[Facts]) -> list[str]:
     return found
 
 
-def require_sound(preflight: Preflight, force: bool, tell: Callable[[str], None]) -> None:
+def require_sound(problems: list[str], doubts: list[str], force: bool, tell: Callable[[str], None]) -> None:
     """Refuses a cluster on which a sweep would fail.
 
     Args:
-        preflight: asks its nodes.
+        problems: of its nodes.
+        doubts: what is only told, see `warnings`.
         force: whether to tell of problems only.
         tell: is given each warning.
 
     Raises:
         UserError: there are problems.
     """
-    found = preflight.problems()
-    for line in (*warnings(), *(found if force else ())):
+    for line in (*doubts, *(problems if force else ())):
         tell(f"warning: {line}")
-    if found and not force:
-        more = f" (and {len(found) - 1} more: python -m sweep.doctor)" if len(found) > 1 else ""
-        raise UserError(f"{found[0]}{more} --force begins all the same.")
+    if problems and not force:
+        more = f" (and {len(problems) - 1} more: python -m sweep.doctor)" if len(problems) > 1 else ""
+        raise UserError(f"{problems[0]}{more} --force begins all the same.")
 
 
 def warnings() -> list[str]:
     """What a sweep can run with, but should not."""
-    found = []
-    if os.environ.get("RAY_AUTH_MODE") != "token":
-        found.append("the cluster takes jobs from whoever reaches it: RAY_AUTH_MODE is not token; see docs/cluster.md.")
-    url = str(ray._private.worker.global_worker.node.address_info.get("webui_url") or "")
-    if url and not url.startswith(("127.0.0.1", "localhost")):
-        found.append(f"the dashboard listens at {url}: --dashboard-host=127.0.0.1 on the head keeps it there.")
-    return found + [
+    dashboard = str(ray._private.worker.global_worker.node.address_info.get("webui_url") or "")
+    return _open_doors(dashboard) + [
         f"{name}: is in the cluster file but has not joined; {_MONITOR} on the head says why, such as another version "
         "of Ray, no token, no way there, or a `ray up` without RAY_UP_enable_autoscaler_v2=0."
         for name in absent()
     ]
+
+
+def _open_doors(dashboard: str) -> list[str]:
+    """What lets others in: no token, or a dashboard that listens beyond the head. The address is empty without one."""
+    found = []
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        found.append("the cluster takes jobs from whoever reaches it: RAY_AUTH_MODE is not token; see docs/cluster.md.")
+    if dashboard and not dashboard.startswith(("127.0.0.1", "localhost")):
+        found.append(f"the dashboard listens at {dashboard}: --dashboard-host=127.0.0.1 on the head keeps it there.")
+    return found
 
 
 def absent() -> list[str]:

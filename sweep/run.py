@@ -21,7 +21,7 @@ from sweep.earlier import Earlier
 from sweep.final import finish, finish_without
 from sweep.finals import adopt, train_finals
 from sweep.live import LiveView, duration, say
-from sweep.nodes import Newcomers, Preflight, require_sound
+from sweep.nodes import Newcomers, Preflight, require_sound, warnings
 from sweep.prepare import default_name, prepare
 from sweep.record import folder_of
 from sweep.remote import DEFAULT_CLUSTER, is_meant, submit, watch
@@ -126,7 +126,7 @@ def _start(args: argparse.Namespace, folder: SweepFolder) -> tuple[str, Resource
         resources = find_resources(args.trials_per_gpu, args.max_concurrent, joined, say)
         if joined:
             preflight = Preflight(folder.place)
-            require_sound(preflight, args.force, say)
+            require_sound(preflight.problems(), warnings(), args.force, say)
             minders.append(Newcomers(preflight, map(str.upper, resources.per_trial), say))
         if _room(folder, resources) <= 0:
             raise UserError(f"{folder.path}: the disk is nearly full; make room, or pass another --results.")

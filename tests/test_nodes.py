@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sweep.nodes import Facts, _absent, _of_node, _of_versions
+from sweep.nodes import Facts, _absent, _of_node, _of_versions, _open_doors, require_sound
+from vae.errors import UserError
 
 SOUND = Facts("w1", {"ray": "2.60.0", "torch": "2.13.0"}, 1, "13.0", 65536, 50 * 2**30, 8 * 2**30, True, None)
 
@@ -50,3 +51,50 @@ def test_machines_of_the_file_that_have_not_joined_are_named():
     config = {"provider": {"type": "local", "worker_ips": ["10.0.0.1", "localhost", "10.0.0.3"]}}
     assert _absent(config, {"10.0.0.1", "127.0.0.1", "10.0.0.9"}) == ["10.0.0.3"]
     assert _absent({"provider": {"type": "aws"}}, {"10.0.0.1"}) == []
+
+
+@pytest.mark.parametrize(
+    ("problems", "told"),
+    [
+        (["w1: no room."], r"^w1: no room\. --force begins all the same\.$"),
+        (
+            ["w1: no room.", "w2: old."],
+            r"^w1: no room\. \(and 1 more: python -m sweep\.doctor\) --force begins all the",
+        ),
+    ],
+)
+def test_problems_keep_a_sweep_from_beginning(problems, told):
+    said = []
+    with pytest.raises(UserError, match=told):
+        require_sound(problems, ["open."], False, said.append)
+    assert said == ["warning: open."]
+
+
+def test_who_insists_is_warned_of_problems_alone():
+    said = []
+    require_sound(["w1: no room.", "w2: old."], ["open."], True, said.append)
+    assert said == ["warning: open.", "warning: w1: no room.", "warning: w2: old."]
+
+
+@pytest.mark.parametrize(
+    ("mode", "dashboard", "told"),
+    [
+        ("token", "127.0.0.1:8265", []),
+        ("token", "", []),  # there is none
+        ("token", "10.0.0.1:8265", ["the dashboard listens at 10.0.0.1:8265: --dashboard-host=127.0.0.1 on the head"]),
+        (None, "127.0.0.1:8265", ["the cluster takes jobs from whoever reaches it: RAY_AUTH_MODE is not token"]),
+        (
+            "disabled",
+            "10.0.0.1:8265",
+            ["the cluster takes jobs from whoever", "the dashboard listens at 10.0.0.1:8265"],
+        ),
+    ],
+)
+def test_open_doors_are_told_and_keep_no_sweep_from_beginning(mode, dashboard, told, monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    said = []
+    require_sound([], _open_doors(dashboard), False, said.append)
+    assert len(said) == len(told)
+    assert all(line.startswith(f"warning: {words}") for line, words in zip(said, told, strict=True))
