@@ -5,7 +5,10 @@ from sweeping import write_checkpoint
 
 from sweep.record import TrialRecord, folder_of
 from sweep.results import BEST_KEYS, TEST_KEYS, TIMES, SweepFolder, chosen, summarise
+from sweep.run import main
+from sweep.status import main as status
 from vae import checkpoint
+from vae.errors import UserError
 
 
 def test_latest_points_to_the_newest(folder):
@@ -80,3 +83,21 @@ def test_every_key_of_a_summary_is_there_before_anything_is_known(make_study):
         "pending": 3,
         **dict.fromkeys(("running", "paused", "stopped", "completed", "failed"), 0),
     }
+
+
+def test_a_sweep_has_one_driver_at_a_time_and_status_knows_of_it(make_study, folder, capsys):
+    checkpoint.write_json(folder.summary, summarise(make_study(3, folder.journal), {}, None))
+    given = ["--results", str(folder.results)]
+    with folder.driven():
+        assert folder.is_driven()
+        with pytest.raises(UserError, match="this sweep runs already"), SweepFolder(folder.results, "test").driven():
+            pytest.fail("it has two drivers")
+        assert main(["--resume", "test", *given]) == 2
+        assert f"{folder.path}: this sweep runs already; wait for its end, or stop it" in capsys.readouterr().err
+        assert status(given) == 0
+        assert "it does not run" not in capsys.readouterr().out
+    assert not folder.is_driven()
+    assert status(given) == 0
+    assert "it does not run; go on with: python -m sweep.run --resume test" in capsys.readouterr().out
+    with folder.driven():
+        assert folder.is_driven()

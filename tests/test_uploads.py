@@ -1,5 +1,6 @@
 """A sweep whose results are in an object store."""
 
+import argparse
 import os
 
 import pytest
@@ -11,6 +12,7 @@ from sweep.journal import lock_of, snapshot_of
 from sweep.results import SweepFolder
 from sweep.uploads import Uploads, fetch
 from vae import checkpoint
+from vae.arguments import chosen_directory
 from vae.checkpoint import CONFIG, FINAL_FILES, METRICS, MODEL
 from vae.store import Store
 
@@ -97,3 +99,25 @@ def test_fetching_brings_all_but_checkpoints_and_leaves_what_is_newer_here(folde
     Store(f"{bucket}/kept").write("test/study.log", b"{}\ntorn\n{}\n")
     fetch(there)
     assert there.journal.read_text() == "{}\n"
+
+
+def test_while_a_sweep_runs_from_here_nothing_of_it_is_fetched(folder, bucket):
+    chosen = argparse.Namespace(checkpoint=None, results=f"{bucket}/kept", sweep="test")
+    written = [folder.journal, *(folder.best / name for name in FINAL_FILES)]
+    folder.best.mkdir()
+
+    def write(text):
+        for path in written:
+            path.write_text(text)
+
+    with Uploads(folder, print):
+        write("{}\n")
+    write("[]\n")
+    with folder.driven():
+        fetch(folder)
+        assert chosen_directory(chosen) == folder.best
+        assert {path.read_text() for path in written} == {"[]\n"}
+    assert chosen_directory(chosen) == folder.best
+    assert {path.read_text() for path in written[1:]} == {"{}\n"}
+    fetch(folder)
+    assert folder.journal.read_text() == "{}\n"
