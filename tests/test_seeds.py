@@ -5,6 +5,10 @@ import json
 import pytest
 from sweeping import report, write_checkpoint
 
+from sweep.board import Board
+from sweep.callback import Clock, SweepCallback
+from sweep.finals import adopt
+from sweep.live import LiveView
 from sweep.results import SweepFolder
 from sweep.seeds import FinalRun, decide, median, plan, standing
 from vae import checkpoint
@@ -141,3 +145,18 @@ def test_final_runs_go_on_from_their_own_checkpoints_alone(sweep):
     first, second = plan(study, folder)
     assert (first.checkpoint, first.epoch, first.trained) == (str(half), 2, False)
     assert (second.checkpoint, second.epoch, second.trained) == (str(whole), 6, True)
+
+
+def test_as_long_as_final_runs_are_left_the_searchs_winner_stays(sweep):
+    study, folder = sweep()
+    board, view = Board(folder.tensorboard), LiveView(study, (1, 3), 1, lambda: None)
+    callback = SweepCallback(study, folder, view, board, Clock(0.0, {}), lambda: 1, {}, lambda: None)
+    write_checkpoint(folder.path / "trials" / "session-0" / "00000-00001", 0, epochs=3)
+    callback.catch_up()
+    own, other = plan(study, folder)
+    assert adopt([own, other], callback, min_kl=0.1) is False
+    assert (callback.best["trial"], callback.best["seeds"], callback.winner) == (0, None, None)
+    other.saved(str(write_checkpoint(folder.path / "finals" / "session-0" / f"{other.prefix}0", 0, epochs=3)), 3)
+    assert adopt([own, other], callback, min_kl=0.1) is True
+    assert [told["seed"] for told in callback.best["seeds"]] == [0, 1]
+    board.close()
