@@ -45,6 +45,8 @@ from vae.encoding import PITCHES
         (("--cluster", "none.yaml"), "none.yaml: no such file"),
         (("--cluster", "none.yaml", "--address", "local"), "leave out --address"),
         (("--cluster", "clusters/kuberay.yaml"), "no cluster file"),
+        (("--cluster", "none.yaml", "--resume", "latest"), "give the sweep's own name, for latest is another there"),
+        (("--watch", "far-1127-200853"), "--watch needs the cluster that the job was submitted to: pass --cluster"),
     ],
 )
 def test_a_users_error_is_one_line_and_exit_code_2(arguments, told, tmp_path, capsys):
@@ -54,6 +56,12 @@ def test_a_users_error_is_one_line_and_exit_code_2(arguments, told, tmp_path, ca
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert told in error
+
+
+def test_a_cluster_of_the_environment_that_the_machine_is_not_in_is_told_by_its_name_there(monkeypatch, capsys):
+    monkeypatch.setenv("RAY_ADDRESS", "ray://10.0.0.1:10001")
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("error: RAY_ADDRESS=ray://10.0.0.1:10001: must be auto, local or ")
 
 
 @pytest.mark.parametrize(
@@ -111,6 +119,14 @@ def test_an_option_that_is_none_is_told_in_one_line(command, capsys):
     with pytest.raises(SystemExit, match="2"):
         command.main(["--trails=5"])
     assert capsys.readouterr().err == "error: unrecognized arguments: --trails=5; see --help.\n"
+
+
+@pytest.mark.parametrize("command", [status, report, doctor, sample, evaluate])
+def test_the_environment_says_where_results_are_unless_a_command_does(command, monkeypatch):
+    monkeypatch.setenv("SWEEP_RESULTS", "s3://music/kept")
+    for parser in (command._parse, parse):
+        assert parser([]).results == "s3://music/kept"
+        assert parser(["--results", "here"]).results == "here"
 
 
 @pytest.mark.parametrize(

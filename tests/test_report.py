@@ -8,6 +8,7 @@ from sweeping import new_folder, open_study, report, search
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sweep.report import main
+from sweep.uploads import Uploads
 
 FIGURES = ("progress", "survival", "importance", "parallel", "slices", "front")
 
@@ -67,6 +68,21 @@ def test_a_sweep_of_another_account_is_read_and_left_as_it_is(written, tmp_path,
     assert main(["test", "--results", str(folder.results), "--out", str(tmp_path / "again.html")]) == 0
     assert (tmp_path / "again.html").read_text() == page
     assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")} == before
+
+
+def test_a_sweep_in_an_object_store_has_the_same_report_on_any_machine(bucket, tmp_path, monkeypatch):
+    date, pages = re.compile(r"As of [\d-]+ [\d:]+\."), []  # when the journal came to the machine
+    for machine in ("one", "other"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        if not pages:
+            folder = new_folder(f"{bucket}/kept")
+            with Uploads(folder, print):
+                open_study(folder.journal, 5).ask()
+        assert main(["--results", f"{bucket}/kept"]) == 0
+        (page,) = (tmp_path / machine).rglob("report.html")
+        pages.append(date.sub("", page.read_text()))
+    assert "1 trials: " in pages[0]
+    assert pages[0] == pages[1]
 
 
 def test_what_there_is_too_little_for_is_said_in_its_place(tmp_path, capsys):
