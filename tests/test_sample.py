@@ -11,6 +11,7 @@ import numpy as np
 import pretty_midi
 import pytest
 import torch
+from tiny import SMALL
 
 from vae import checkpoint
 from vae.config import Config
@@ -35,18 +36,22 @@ def made_corpus(name, spec):
     return Corpus(name, spec, splits, (), fingerprint(spec, splits))
 
 
+def train(corpus, directory, **params):
+    """A checkpoint of a tiny model, trained for an epoch."""
+    data = TrainingData.load(corpus, torch.device("cpu"))
+    trainer = Trainer(Config.for_data(corpus.spec, params), data, seed=0, epoch_steps=200)
+    trainer.train_epoch()
+    trainer.save(directory, final=True)
+    return directory
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Checkpoints of tiny models, trained for an epoch, by kind of data."""
-    directories = {}
-    for name, spec in SPECS.items():
-        config = Config.for_data(spec, {"family": "dense", "latent_dim": 4, "dense_width": 8, "dropout": 0.5})
-        data = TrainingData.load(made_corpus(name, spec), torch.device("cpu"))
-        trainer = Trainer(config, data, seed=0, epoch_steps=200)
-        trainer.train_epoch()
-        directories[name] = tmp_path_factory.mktemp(name)
-        trainer.save(directories[name], final=True)
-    return directories
+    """Checkpoints of tiny models by kind of data."""
+    sizes = {"family": "dense", "latent_dim": 4, "dense_width": 8, "dropout": 0.5}
+    return {
+        name: train(made_corpus(name, spec), tmp_path_factory.mktemp(name), **sizes) for name, spec in SPECS.items()
+    }
 
 
 @pytest.fixture
@@ -109,11 +114,8 @@ def test_samples_of_very_large_numbers_have_a_spread(tmp_path, capsys):
     spec = replace(REAL, unit_interval=False)
     rows = Split(np.float32(1e20) * np.random.default_rng(0).standard_normal((40, 6), np.float32), np.full(40, 1))
     splits = dict.fromkeys(("train", "valid", "test"), rows)
-    data = TrainingData.load(Corpus("large", spec, splits, (), fingerprint(spec, splits)), torch.device("cpu"))
-    config = Config.for_data(spec, {"family": "dense", "latent_dim": 4, "dense_width": 8})
-    trainer = Trainer(config, data, seed=0, epoch_steps=200)
-    trainer.train_epoch()
-    trainer.save(tmp_path, final=True)
+    corpus = Corpus("large", spec, splits, (), fingerprint(spec, splits))
+    train(corpus, tmp_path, family="dense", latent_dim=4, dense_width=8)
     assert main(["--checkpoint", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     array = np.load(tmp_path / "out" / "samples.npy")
     assert f"std {array.astype(float).std():.3f}\n" in capsys.readouterr().out
@@ -174,11 +176,24 @@ def test_a_code_that_says_next_to_nothing_is_told_where_songs_steer(results, tun
     assert "its code says" not in capsys.readouterr().out
 
 
-def test_pieces_keep_the_metre_of_a_song_that_states_one(results, tune):
+def test_codes_of_single_steps_are_told_where_songs_steer(tune, capsys):
+    (tune.parent / "steps").mkdir()
+    directory = train(made_corpus("music", MUSIC), tune.parent / "steps", **SMALL["sequential"])
+    line = "codes of single steps (sequential) say nothing lasting: pieces go their own way\n"
+    chosen = ["--checkpoint", str(directory), "-n", "1"]
+    assert main([*chosen, "--vary", str(tune)]) == 0
+    assert line in capsys.readouterr().out
+    assert main(chosen) == 0
+    assert "codes of single steps" not in capsys.readouterr().out
+
+
+def test_pieces_keep_the_metre_of_a_song_that_states_one(results, tune, capsys):
     notes = np.array([[60, 0, 12], [64, 12, 24]])
     write_midi(notes, tune.parent / "jig.mid", 150.0, 4, "jig", steps_per_bar=12, beat_type=8)
     out = tune.parent / "out"
     assert main(["--results", str(results), "--reconstruct", str(tune.parent / "jig.mid"), "--out", str(out)]) == 0
+    told = "000: jig as the model reads it, in a metre that the model was not trained on\n"
+    assert told in capsys.readouterr().out
     for name in ("000.mid", "001.mid"):
         (metre,) = pretty_midi.PrettyMIDI(str(out / name)).time_signature_changes
         assert (metre.numerator, metre.denominator) == (6, 8)
