@@ -271,15 +271,17 @@ def test_ctrl_c_stops_cleanly_keeps_everything_and_says_how_to_go_on(chords, tmp
     assert not folder.finals.sessions()
 
 
-def test_ctrl_c_before_the_first_epoch_ends_says_how_to_go_on_and_nothing_else(chords, tmp_path):
+def test_stopped_before_the_first_epoch_ends_it_says_how_to_go_on_and_nothing_else(chords, tmp_path):
+    """By SIGTERM, as `ray job stop` does it, and as an epoch takes long, at once by Ctrl-C."""
     process = start(
         *("--data", chords, "--results", tmp_path, "--name", "early", "--trials", 9),
         *("--epoch-steps", 10**9, "--family", "dense"),
     )
     wait_for(lambda: count_of(tmp_path, "early", "running") >= 1, process)
-    for _ in range(2):
-        os.killpg(process.pid, signal.SIGINT)
-        time.sleep(1.0)  # else it would hear of one
+    os.kill(process.pid, signal.SIGTERM)  # the driver alone, for Ray's processes are not its job's
+    time.sleep(1.0)
+    assert process.poll() is None  # it waits for the epoch to end
+    os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 0, output
     assert "not all trials ended; go on with: python -m sweep.run --resume early" in output
