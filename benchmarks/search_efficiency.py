@@ -230,20 +230,15 @@ def _again(runs: Sequence[Made], generator: np.random.Generator) -> list[Made]:
 
 
 def resampled(of: dict[str, list[Made]]) -> Iterator[dict[str, list[Made]]]:
-    """The runs of each contender, drawn again with replacement, time after time."""
-    generator = np.random.default_rng(0)
+    """The runs of each contender, drawn again with replacement, time after time; the same whoever the others are."""
+    generators = {name: np.random.default_rng(list(name.encode())) for name in of}
     for _ in range(_RESAMPLES):
-        yield {name: _again(runs, generator) for name, runs in of.items()}
+        yield {name: _again(runs, generators[name]) for name, runs in of.items()}
 
 
 def target_of(runs: Sequence[Made], budget: int) -> float:
     """The median of what runs have found once a budget of epochs is spent."""
     return _median([made.found(budget) for made in runs])
-
-
-def enough_of(bases: Sequence[Made], budget: int) -> float:
-    """What no target exceeds, whichever runs are drawn again: the best that any has found."""
-    return max(made.found(budget) for made in bases)
 
 
 def _epochs(of: dict[str, list[Made]], base: str, budget: int) -> dict[str, float]:
@@ -308,7 +303,7 @@ def _by_contender(made: list[Made], names: Sequence[str]) -> dict[str, list[Made
 
 
 def searches(args: argparse.Namespace, workers: int) -> dict[str, list[Made]]:
-    """The runs of all contenders, in their order; those that set no target end once they have what is enough."""
+    """The runs of all contenders, in their order; those that set no target end once they have what resamples ask."""
 
     def jobs(names: Sequence[str], enough: float = math.inf) -> list[Job]:
         most = _BEYOND * args.epochs
@@ -316,8 +311,9 @@ def searches(args: argparse.Namespace, workers: int) -> dict[str, list[Made]]:
 
     with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
         made = _run_all(pool, jobs(_BASES))
-        others = [name for name in args.contender if name not in _BASES]
-        made += _run_all(pool, jobs(others, enough_of(made, args.epochs)))
+        bases = resampled(_by_contender(made, _BASES))
+        enough = max(target_of(drawn[name], args.epochs) for drawn in bases for name in _BASES)
+        made += _run_all(pool, jobs([name for name in args.contender if name not in _BASES], enough))
     return _by_contender(made, args.contender)
 
 

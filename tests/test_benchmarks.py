@@ -39,15 +39,17 @@ def test_a_replay_without_curves_says_how_to_have_some(capsys):
     assert "none: no curves; record them by python -m benchmarks.curves." in capsys.readouterr().err
 
 
-def test_what_is_enough_is_the_highest_target_that_runs_drawn_again_set():
-    def made(best):  # what it finds later is beyond the budget
-        moments = [Moment(1.0, 5, best), Moment(2.0, 20, 0.0)]
-        return search_efficiency.Made(search_efficiency.Job("made", "made", 1, 0, 30), moments)
+def test_resamples_set_the_targets_that_searches_were_ended_at_whoever_else_is_compared():
+    def made(best):
+        moments = [Moment(1.0, 5, best)]
+        return search_efficiency.Made(search_efficiency.Job("made", "made", 1, 0, 10), moments)
 
-    runs = {name: [made(best) for best in (-4.0, -3.0, -2.0, -1.0)] for name in ("one", "other")}
-    drawn = search_efficiency.resampled(runs)
-    targets = {search_efficiency.target_of(again[name], 10) for again in drawn for name in runs}
-    assert max(targets) == search_efficiency.enough_of([*runs["one"], *runs["other"]], 10) == -1.0
+    def targets(runs):
+        return [search_efficiency.target_of(again["base"], 10) for again in search_efficiency.resampled(runs)]
+
+    base, other = ([made(step - worse) for step in range(20)] for worse in (20.0, 30.0))
+    assert len(set(targets({"base": base}))) > 5
+    assert targets({"base": base}) == targets({"other": other, "base": base})
 
 
 @pytest.mark.parametrize("corpus", [make_music(), make_wide_rows(16 * PITCHES)], ids=["music", "wide rows"])
