@@ -236,12 +236,13 @@ class Asha(Stoppable):
     def _may_lead(self, record: TrialRecord) -> bool:
         """Whether a trial may show what its family comes to: all have begun, and half of the epochs are left to others.
 
-        Those that went on for that are the furthest of each family.
+        What went into that are the furthest trials of families, but for the one that has come furthest anyway.
         """
         reached = {family: self.study.standings.reached(family) for family in self.study.settings.families}
         for other in self.study.under_way():
             reached[other.family] = max(reached[other.family], min(other.goal, self.rungs[-1]))
-        shown = sum(reached.values()) - reached[record.family] + self.rungs[self.rungs.index(record.epoch) + 1]
+        del reached[record.family]
+        shown = self.rungs[self.rungs.index(record.epoch) + 1] + sum(reached.values()) - max(reached.values())
         return len(self.study.records) >= self._first and shown <= _SHOWN * self.study.standings.epochs
 
     def _is_among_best(self, record: TrialRecord, least: int) -> bool:
