@@ -1,13 +1,17 @@
 """What several test modules share: the chorales, the data beside the repository, a cache of their own."""
 
+import contextlib
 import os
+import socket
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import boto3
 import pytest
+from hypothesis import settings
 from moto.server import ThreadedMotoServer
 from processes import end_all
 from sweeping import SETTINGS, new_folder
@@ -20,18 +24,27 @@ from vae.corpus import Corpus, load_corpus
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
+settings.register_profile("tests", deadline=None)  # an example may take long where other processes want the cores
+settings.load_profile("tests")
+
 
 @pytest.fixture(scope="session")
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that the session fills once; tests that need an empty one set their own."""
-    return tmp_path_factory.mktemp("cache")
+    """A cache that the session fills once, in whichever process; tests that need an empty one set their own."""
+    own = tmp_path_factory.getbasetemp()  # lies in that of the session, if this is one of its processes
+    home = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"
+    home.mkdir(exist_ok=True)
+    return home
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(cache_home: Path) -> Iterator[None]:
-    """No test reads or writes the user's cache."""
+def _own_surroundings(cache_home: Path) -> Iterator[None]:
+    """No test reads or writes the user's cache, takes his settings, or joins a cluster that happens to be up."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache_home))
+        for name in ("RAY_ADDRESS", "SWEEP_RESULTS", "SWEEP_REVISION"):
+            patch.delenv(name, raising=False)
+        patch.setattr("sweep.tuning.read_ray_address", lambda: None)
         yield
 
 
@@ -43,7 +56,7 @@ def _no_process_left() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def bach_corpus(_own_cache: None) -> Corpus:
+def bach_corpus(_own_surroundings: None) -> Corpus:
     return load_corpus("bach")
 
 
@@ -74,6 +87,26 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedMotoServer]:
         monkeypatch.setenv(name, value)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def away(s3: ThreadedMotoServer) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Has the object store be away for a while; then it is back with its buckets, for they are this process's."""
+    (host, port), back = s3.get_host_and_port(), []
+
+    @contextlib.contextmanager
+    def leave() -> Iterator[None]:
+        s3.stop()
+        with socket.socket() as held:  # it does not listen, and no other process takes the port meanwhile
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind((host, port))
+            yield
+        back.append(ThreadedMotoServer(ip_address=host, port=port, verbose=False))
+        back[-1].start()
+
+    yield leave
+    for server in back:
+        server.stop()
 
 
 @pytest.fixture

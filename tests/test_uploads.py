@@ -4,7 +4,6 @@ import argparse
 import os
 
 import pytest
-from moto.server import ThreadedMotoServer
 from sweeping import new_folder, wait_for
 
 from sweep import uploads
@@ -39,23 +38,19 @@ def test_what_changes_is_copied_but_scratch_files_locks_and_torn_lines(folder, b
     assert said == []
 
 
-def test_a_store_that_is_away_for_a_while_is_told_of_once_and_loses_nothing(folder, bucket, s3, monkeypatch):
+def test_a_store_that_is_away_for_a_while_is_told_of_once_and_loses_nothing(folder, bucket, away, monkeypatch):
     said = []
     monkeypatch.setattr(uploads, "_SECONDS", 0.1)
-    host, port = s3.get_host_and_port()
     with Uploads(folder, said.append):
-        s3.stop()
-        wait_for(lambda: said)  # though nothing has changed
-        folder.summary.write_text("{}")
-        folder.journal.write_text("{}\n")
-        back = ThreadedMotoServer(ip_address=host, port=port, verbose=False)  # the same buckets: it is this process's
-        back.start()
+        with away():
+            wait_for(lambda: said)  # though nothing has changed
+            folder.summary.write_text("{}")
+            folder.journal.write_text("{}\n")
         wait_for(lambda: len(said) > 1)
     assert len(said) == 2
     assert said[0].startswith(f"results wait in {folder.path}: {bucket}/kept: cannot be reached")
     assert said[1] == f"results are in {bucket}/kept again"
     assert set(Store(f"{bucket}/kept").files("test")) == {"test/summary.json", "test/study.log"}
-    back.stop()
 
 
 def test_a_best_that_is_replaced_while_it_is_copied_counts_once_all_of_it_is_copied(folder, bucket, monkeypatch):

@@ -31,7 +31,7 @@ def covered(songs, plan, window):
     window=st.integers(1, 35),
     seed=st.integers(0, 100),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_windows_partition_the_songs_at_every_phase(lengths, window, seed):
     songs = numbered(lengths)
     phase = torch.randint(window, (len(lengths),), generator=torch.Generator().manual_seed(seed))
@@ -149,7 +149,7 @@ def test_no_shift_is_a_shift_of_nothing():
     lengths=st.lists(st.integers(1, 30), min_size=1, max_size=20),
     steps=st.integers(1, 60),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_groups_hold_every_window_once_and_no_more_steps_than_asked(lengths, steps):
     plan = numbered(lengths).partition(12)
     groups = list(in_batches(plan, steps))

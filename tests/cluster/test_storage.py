@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 from sweeping import rows_of, run, start, wait_for
 
 from sweep.status import main as status
@@ -52,29 +51,24 @@ def test_a_sweep_killed_on_one_machine_is_resumed_on_another_and_played(bucket, 
 
 
 @pytest.mark.parametrize("seconds", [30, 80])
-def test_a_store_that_is_away_for_a_while_costs_no_trial(seconds, bucket, s3, chords, tmp_path, monkeypatch):
+def test_a_store_that_is_away_for_a_while_costs_no_trial(seconds, bucket, away, chords, tmp_path, monkeypatch):
     """Also for longer than what writes a checkpoint waits, so that its trial goes on from an earlier one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    results, (host, port) = f"{bucket}/kept", s3.get_host_and_port()
-    store, output = Store(results), tmp_path / "output"
+    results, output = f"{bucket}/kept", tmp_path / "output"
+    store = Store(results)
     options = ("--time-budget", f"{seconds + 45}s", "--max-concurrent", 2, *SMALL)  # it outlasts what happens
     process = start("--data", chords, "--results", results, "--name", "away", *options, output=output)
     wait_for(lambda: store.read("away/best/model.safetensors") is not None, process)
-    s3.stop()
-    time.sleep(seconds)
-    assert f"results wait in {copy_of(results) / 'away'}: " in output.read_text()
-    before = _epochs(copy_of(results), "away")
-    back = ThreadedMotoServer(ip_address=host, port=port, verbose=False)
-    back.start()
-    try:
-        assert process.wait(timeout=300) == 0, output.read_text()
-        assert f"results are in {results} again" in output.read_text()
-        states = {row["state"] for row in rows_of(copy_of(results), "away").values()}
-        assert states <= {"stopped", "completed", "paused"}, output.read_text()
-        assert _epochs(copy_of(results), "away") > before
-        assert json.loads(store.read("away/summary.json"))["best"]["test_elbo"] is not None
-    finally:
-        back.stop()
+    with away():
+        time.sleep(seconds)
+        assert f"results wait in {copy_of(results) / 'away'}: " in output.read_text()
+        before = _epochs(copy_of(results), "away")
+    assert process.wait(timeout=300) == 0, output.read_text()
+    assert f"results are in {results} again" in output.read_text()
+    states = {row["state"] for row in rows_of(copy_of(results), "away").values()}
+    assert states <= {"stopped", "completed", "paused"}, output.read_text()
+    assert _epochs(copy_of(results), "away") > before
+    assert json.loads(store.read("away/summary.json"))["best"]["test_elbo"] is not None
 
 
 def _epochs(results, name):
