@@ -1,12 +1,15 @@
 """What is done between Ray Tune's events."""
 
+import time
+
 import pytest
 from ray.tune import Checkpoint
 from ray.tune.experiment import Trial
+from ray.tune.result import SHOULD_CHECKPOINT
 from sweeping import new_folder, raised, report, write_checkpoint
 
 from sweep.board import Board
-from sweep.callback import Clock, SweepCallback
+from sweep.callback import SAVE_SECONDS, Clock, SweepCallback
 from sweep.live import LiveView
 from sweep.rungs import rungs
 from sweep.workers import keep_error
@@ -49,6 +52,59 @@ def test_what_is_reported_is_better_before_it_is_saved(told):
     assert told(1, 2, -7.0)
     assert not told(0, 3, -7.5)
     assert not told(1, 3, None)  # the best has failed
+
+
+@pytest.mark.parametrize(
+    ("epoch", "state", "seconds", "saved"),
+    [
+        (3, "running", 0.0, True),
+        (4, "running", SAVE_SECONDS - 60.0, False),
+        (4, "running", SAVE_SECONDS + 1.0, True),
+        (4, "paused", 0.0, True),  # for the sweep is to stop
+        (3, "stopped", 0.0, True),  # among the best
+    ],
+)
+def test_a_trial_is_saved_at_rungs_and_where_it_stops_and_in_between_now_and_then(
+    make_study, tmp_path, epoch, state, seconds, saved
+):
+    study, folder = make_study(trials=1), new_folder(tmp_path)
+    callback, result = callback_of(study, folder), {"report": report(epoch, -4.0)}
+    callback._board.begin(study.ask())
+    study.report(0, result["report"], rung=epoch == 3)
+    study.records[0].state = state
+    callback._saved_at[0] = time.monotonic() - seconds
+    callback.on_trial_result(0, [], Trial("made up", config={"number": 0}, stub=True), result)
+    assert result.get(SHOULD_CHECKPOINT, False) is saved
+
+
+ENDS = ("stopped", "completed", *("stopped",) * 4, "completed", "completed", "paused", "running")
+"""Of trials, the best first. Final runs are made of the first, and of the two best that were completed."""
+
+
+def test_of_trials_that_have_ended_the_best_are_saved_and_keep_their_checkpoints(make_study, tmp_path):
+    """The best five, and those that final runs are made of; who waits or trains keeps its own whatever its worth."""
+    folder = new_folder(tmp_path)
+    study = make_study(len(ENDS), folder.journal)
+    callback = callback_of(study, folder)
+    for number, end in enumerate(ENDS):
+        callback._board.begin(study.ask(goal=1))
+        study.report(number, report(27 if end == "completed" else 9, -1.0 - number), rung=True)
+        study.records[number].state = end
+        if study.records[number].ended:
+            study.finish(number, end)
+        (folder.path / "trials" / "session-0" / f"{number:05d}-00001" / "checkpoint_000000").mkdir(parents=True)
+
+    def asked_to_save(number):
+        result = {"report": report(9, -1.0 - number)}
+        callback.on_trial_result(0, [], Trial("made up", config={"number": number}, stub=True), result)
+        return SHOULD_CHECKPOINT in result
+
+    assert [asked_to_save(number) for number in (4, 5)] == [True, False]
+    for ending in (lambda: None, study.end):  # the search; who waits might be promoted all the same
+        ending()
+        callback.update()
+        kept = {int(path.parent.name[:5]) for path in folder.path.glob("trials/*/*/checkpoint_*")}
+        assert kept == {0, 1, 2, 3, 4, 6, 8, 9}
 
 
 @pytest.mark.parametrize("crashes", [False, True])

@@ -122,16 +122,24 @@ def test_command_tells_mistakes_in_one_line(data, more, message, capsys):
     assert not (data.parent / "run").exists()
 
 
-def test_command_tells_a_divergence_and_leaves_no_broken_checkpoint(data, capsys):
+def test_command_tells_a_divergence_and_leaves_the_checkpoint_that_was_there(data, capsys):
+    def files():
+        return {path.name: path.read_bytes() for path in out.iterdir()} if out.exists() else None
+
     save_corpus(make_corpus("real"), data)
+    out = data.parent / "run"
     params = {**WILD, "dense_depth": 16, "dense_width": 32, "latent_dim": 4, "batch_steps": 50}
-    assert main(arguments(data, *(word for item in params.items() for word in ("--set", "{}={}".format(*item))))) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: diverged in epoch ")
-    assert error.endswith("; lower learning_rate or grad_clip.\n")
-    assert error.count("\n") == 1
-    if (data.parent / "run").exists():
-        checkpoint.load(data.parent / "run")
+    wild = arguments(data, *(word for item in params.items() for word in ("--set", "{}={}".format(*item))))
+    for _ in range(2):
+        before = files()
+        assert main(wild) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: diverged in epoch 1: ")
+        assert error.endswith("; lower learning_rate or grad_clip.\n")
+        assert error.count("\n") == 1
+        assert files() == before
+        assert main(arguments(data, "--max-epochs", "1")) == 0  # which the next time is there
+        checkpoint.load(out)
 
 
 def test_command_never_replaces_what_is_no_checkpoint(data, capsys):
