@@ -60,25 +60,23 @@ def rows_of(results, name):
         return {int(row["id"]): row for row in csv.DictReader(file)}
 
 
-def wait_for(condition, process=None, seconds=120):
-    """Until a condition holds, while a sweep runs."""
+def wait_for(condition, process=None, seconds=120, pause=0.1):
+    """Until a condition holds, while a sweep runs; looks again after a pause."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
-def kill_in_training(process, journal, pause):
-    """A sweep and its workers, by SIGKILL, so many seconds after it has taken in a report at a rung."""
+def records_of(journal):
+    """How many the journal of a sweep has."""
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
-    def reports():
-        return journal.read_bytes().count(b'"intermediate_value"') if journal.exists() else 0
 
-    before = reports()
-    wait_for(lambda: reports() > before, process)
-    time.sleep(pause)
-    assert process.poll() is None, "it ended before it was killed; its trials are too small"
+def kill_at(process, journal, records):
+    """A sweep and its workers, by SIGKILL, once its journal has so many records."""
+    wait_for(lambda: records_of(journal) >= records, process, pause=0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
 

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import ray
+from processes import begin
 from sweeping import ROOT, wait_for
 
 from sweep import doctor
@@ -19,10 +21,19 @@ TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 _OTHER_VERSION = """
 import json, sys
 from ray._raylet import GcsClient
-client, key = GcsClient(address=sys.argv[1]), b"CLUSTER_METADATA"
-told = json.loads(client.internal_kv_get(key, namespace=b"cluster")) | {"ray_version": sys.argv[2]}
-client.internal_kv_put(key, json.dumps(told).encode(), True, namespace=b"cluster")
+from sweep.doctor import main
+
+def become(version):
+    told = json.loads(client.internal_kv_get(key, namespace=b"cluster")) | {"ray_version": version}
+    client.internal_kv_put(key, json.dumps(told).encode(), True, namespace=b"cluster")
+
+address, *versions = sys.argv[1:]
+client, key = GcsClient(address=address), b"CLUSTER_METADATA"
+for version in versions:
+    become(version)
+    print("exit code", main(["--address", address]), flush=True)
 """
+"""The doctor's look at a cluster that becomes one version after the other."""
 
 
 def _environment(home, **further):
@@ -56,17 +67,8 @@ def head(tmp_path_factory):
         shutil.rmtree(folder)
 
 
-def examine(address, home, **further):
-    """The doctor's exit code and what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "sweep.doctor", "--address", address],
-        env=_environment(home, **further),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    return done.returncode, done.stdout + done.stderr
+OTHERS = {"mode": {}, "none": {"RAY_AUTH_MODE": "token"}, "other": TOKEN | {"RAY_AUTH_TOKEN": "1" * 64}}
+"""Environments of accounts that are not let in."""
 
 
 def test_this_machine_alone_is_no_cluster(capsys):
@@ -74,26 +76,20 @@ def test_this_machine_alone_is_no_cluster(capsys):
     assert capsys.readouterr().err.startswith("error: no Ray cluster on this machine; pass --cluster FILE")
 
 
-@pytest.mark.parametrize(
-    "further", [{}, {"RAY_AUTH_MODE": "token"}, TOKEN | {"RAY_AUTH_TOKEN": "1" * 64}], ids=["mode", "none", "other"]
-)
-def test_a_cluster_that_wants_another_token_is_told_as_such(head, tmp_path, further):
-    code, output = examine(head, tmp_path, **further)
-    assert code == 2, output
-    assert output.startswith(f"error: --address {head}: that Ray cluster asks for another token")
-    assert output.count("\n") == 1
+def test_a_cluster_that_wants_another_token_is_told_as_such(head, tmp_path):
+    words = [sys.executable, "-m", "sweep.doctor", "--address", head]
+    asked = {name: begin(words, env=_environment(tmp_path, **further)) for name, further in OTHERS.items()}
+    for name, process in asked.items():
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 2, (name, output)
+        assert output.startswith(f"error: --address {head}: that Ray cluster asks for another token"), (name, output)
+        assert output.count("\n") == 1, (name, output)
 
 
 def test_a_cluster_of_another_version_is_told_as_such(head, tmp_path):
-    def become(version):
-        subprocess.run(
-            [sys.executable, "-c", _OTHER_VERSION, head, version], env=_environment(tmp_path, **TOKEN), check=True
-        )
-
-    become("2.59.0")
-    code, output = examine(head, tmp_path, **TOKEN)
-    assert code == 2, output
-    assert f"error: --address {head}: Version mismatch: The cluster was started with: Ray: 2.59.0" in output
-    assert output.count("\n") == 1
-    become("2.60.0")
-    assert "nothing wrong found" in examine(head, tmp_path, **TOKEN)[1]
+    words = [sys.executable, "-c", _OTHER_VERSION, head, "2.59.0", ray.__version__]
+    output, _ = begin(words, env=_environment(tmp_path, **TOKEN)).communicate(timeout=120)
+    refused, _, let_in = output.partition("exit code 2\n")
+    assert f"error: --address {head}: Version mismatch: The cluster was started with: Ray: 2.59.0" in refused
+    assert refused.count("\n") == 1
+    assert let_in.endswith(": nothing wrong found\nexit code 0\n"), output

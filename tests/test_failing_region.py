@@ -7,7 +7,7 @@ from sweep.trial import VaeTrial
 
 TRIALS = 60
 EPOCH_STEPS = 640
-SHORT = {"batch_steps": 64}
+SHORT = {"batch_steps": 64, "dense_width": 16, "dense_depth": 2, "head_width": 16}
 EXPLOSIVE = {"learning_rate": 10.0, "weight_decay": 10.0, "lr_warmup": 0, "lr_decay": 0}
 """Every step multiplies the weights by a hundred."""
 

@@ -46,10 +46,10 @@ def test_final_runs_killed_and_resumed_are_as_if_run_through_and_finished_ones_a
     folder = SweepFolder(tmp_path, "finals")
     process = start(
         *("--data", chords, "--results", tmp_path, "--name", "finals", "--trials", 2, "--max-epochs", 2),
-        *("--epoch-steps", EPOCH_STEPS, "--family", "dense", "--final-epochs", EPOCHS, "--max-concurrent", 2),
-        final_seeds=3,
+        *("--epoch-steps", EPOCH_STEPS, "--family", "dense", "--final-epochs", EPOCHS, "--max-concurrent", 1),
+        final_seeds=None,
     )
-    wait_for(lambda: trained(folder), process)
+    wait_for(lambda: trained(folder), process, pause=0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     before = trained(folder)
@@ -65,7 +65,7 @@ def test_final_runs_killed_and_resumed_are_as_if_run_through_and_finished_ones_a
     assert not again & before
     best, finals = (folder.read_summary()[name] for name in ("best", "finals"))
     assert finals == {"runs": 6, "trained": 6, "epoch": EPOCHS, "epochs": EPOCHS}
-    assert [told["seed"] for told in best["seeds"]] == [0, 1, 2]
+    assert [told["seed"] for told in best["seeds"]] == [0, 1, 2]  # which a user has who asks for nothing
     chosen, elbos = best["seeds"][median(best["seeds"], MIN_KL)], [told["val_elbo"] for told in best["seeds"]]
     assert all(best[name] == chosen[name] for name in ("epoch", "val_elbo", "kl", "code_gain"))
     assert f"{chosen['val_elbo']:.3f} (3 seeds: {min(elbos):.3f} to {max(elbos):.3f}; baseline" in output

@@ -8,7 +8,7 @@ import signal
 import psutil
 import pytest
 from safetensors.torch import load_file
-from sweeping import kill_in_training, rows_of, run, start, wait_for
+from sweeping import kill_at, records_of, rows_of, run, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training import assert_same
 
@@ -25,10 +25,11 @@ def test_a_sweep_killed_and_resumed_is_that_which_ran_through(chords, tmp_path):
     where = ("--data", chords, "--results", "results", "--family", "dense", "--family", "recurrent")
     code, output = run("--name", "whole", *SMALL, *where, cwd=tmp_path)
     assert code == 0, output
-    moments = random.Random(0)
+    moments, records = random.Random(0), records_of(tmp_path / "results" / "whole" / "study.log")
     process = start("--name", "killed", *SMALL, *where, cwd=tmp_path)
-    for _ in range(KILLS):
-        kill_in_training(process, tmp_path / "results" / "killed" / "study.log", moments.uniform(0.0, 1.0))
+    for part in range(KILLS):  # the last part is left, or the search might be over
+        moment = round(records * (part + moments.random()) / (KILLS + 1))
+        kill_at(process, tmp_path / "results" / "killed" / "study.log", moment)
         process = start("--resume", "killed", "--max-concurrent", 1, "--results", "results", cwd=tmp_path)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output

@@ -2,9 +2,9 @@
 
 import json
 import os
-import random
 import signal
 import time
+from collections import Counter
 from wsgiref.util import setup_testing_defaults
 
 import optuna
@@ -12,12 +12,18 @@ import pretty_midi
 import pytest
 import torch
 from optuna_dashboard import wsgi
-from sweeping import kill_in_training, rows_of, run, start, wait_for
+from sweeping import rows_of, run, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sweep.arguments import parse
+from sweep.begun import read_settings
+from sweep.callback import KEPT_TRIALS
+from sweep.prepare import prepare
 from sweep.results import SweepFolder
 from sweep.run import main
 from sweep.status import main as status
+from sweep.study import Study
+from sweep.warm_start import warm_start
 from vae import checkpoint, sample
 from vae.bounds import TEST_SEED, VALIDATION_SEED, evaluate
 from vae.config import FAMILY_NAMES, Config
@@ -119,14 +125,18 @@ def test_trials_end_at_rungs(finished):
     assert {row["state"] for row in rows} == {"stopped", "completed"}
 
 
-def test_only_checkpoints_that_can_still_matter_are_kept(finished):
-    """Of the best, and of those that would go on if there were more trials."""
-    kept = {int(path.parent.name.partition("-")[0]) for path in finished[0].glob("chords/trials/*/*/checkpoint_*")}
+def checkpoints_of(results, name):
+    """How many each trial has, by its number."""
+    found = (results / name / "trials").glob("*/*/checkpoint_*")
+    return Counter(int(path.parent.name.partition("-")[0]) for path in found)
+
+
+def test_the_best_and_those_that_would_go_on_if_there_were_more_trials_keep_a_checkpoint_each(finished):
     trials = _study(SweepFolder(finished[0], "chords").journal, "chords").trials
     waiting = {trial.number for trial in trials if trial.state == optuna.trial.TrialState.RUNNING}
-    best = json.loads((finished[0] / "chords" / "summary.json").read_text())["best"]["trial"]
-    assert waiting | {best} <= kept
-    assert len(kept - waiting) <= 5
+    completed = {number for number, row in rows_of(finished[0], "chords").items() if row["state"] == "completed"}
+    assert len(completed) <= 3  # all are of the best
+    assert checkpoints_of(finished[0], "chords") == dict.fromkeys(waiting | completed, 1)
 
 
 def test_tensorboard_shows_every_trial_from_its_start(finished):
@@ -191,24 +201,27 @@ def test_a_sweep_begins_with_the_best_of_an_earlier_one(finished, chords, tmp_pa
     (tmp_path / "chords").symlink_to(finished[0] / "chords")
     tried = [trial.params for trial in _study(SweepFolder(finished[0], "chords").journal, "chords").trials]
     families = sorted({params["family"] for params in tried[len(FAMILY_NAMES) :]})  # of what was no default
-    code, output = run(
-        *("--data", chords, "--results", tmp_path, "--name", "warm", "--warm-start", "chords"),
-        *("--max-epochs", 9, "--epoch-steps", 24_000, "--time-budget", "1s", "--trials", len(families)),
-        *(word for family in families for word in ("--family", family)),
-    )
-    assert code == 0, output
-    (line,) = [line for line in output.splitlines() if line.startswith("warm start")]
-    assert "trials to inform proposals" in line
-    assert len(rows_of(tmp_path, "warm")) == len(families)
-    study = _study(SweepFolder(tmp_path, "warm").journal, "warm")
-    assert study.user_attrs["warm_start"] == [line]
-    points = study.user_attrs["first_points"][len(families) :]
+    words = ["--data", chords, "--results", tmp_path, "--name", "warm", "--warm-start", "chords", "--max-epochs", 9]
+    words += ["--epoch-steps", 24_000, *(word for family in families for word in ("--family", family))]
+    args = parse(list(map(str, words)))
+    settings, _ = prepare(args)
+    (learned,) = warm_start(args.results, settings)
+    assert "trials to inform proposals" in learned.report
+    folder = SweepFolder(args.results, settings.name)
+    folder.create()
+    study = Study(folder.journal, settings, None, [learned])
+    written = _study(folder.journal, "warm").user_attrs
+    assert written["warm_start"] == [learned.report]
+    points = written["first_points"][len(families) :]
     assert points
     assert all(point in tried for point in points)
+    for _ in written["first_points"]:
+        study.ask()
+    assert [trial.params for trial in study.drawn()][len(families) :] == points
 
 
-def test_killed_again_and_again_a_sweep_resumes_and_loses_nothing(chords, tmp_path, capsys):
-    """With a worker on each core; first when some trials have ended, then at a random moment."""
+def test_killed_and_extended_a_sweep_loses_nothing_and_keeps_the_checkpoints_of_the_best(chords, tmp_path, capsys):
+    """The driver alone, with a worker on each core, when some trials have ended."""
     options = ("--results", tmp_path)
     journal = SweepFolder(tmp_path, "killed").journal
     process = start(
@@ -218,11 +231,11 @@ def test_killed_again_and_again_a_sweep_resumes_and_loses_nothing(chords, tmp_pa
     wait_for(lambda: count_of(tmp_path, "killed", "stopped", "completed") >= 3, process)
     os.kill(process.pid, signal.SIGKILL)  # the driver alone
     process.communicate(timeout=60)
-    process = start("--resume", "killed", *options)
-    kill_in_training(process, journal, random.Random(1).uniform(0.0, 1.0))
     assert status(["killed", *map(str, options)]) == 0
     assert "it does not run; go on with: python -m sweep.run --resume killed" in capsys.readouterr().out
-    before = {t.number: t for t in _study(journal, "killed").trials if t.state.is_finished()}
+    trials = _study(journal, "killed").trials
+    before = {t.number: t for t in trials if t.state.is_finished()}
+    cut_off = {t.number for t in trials if t.number not in before and t.user_attrs["record"]["stops"]}
     assert len(before) >= 3
     code, output = run("--resume", "killed", *options)
     assert code == 0, output
@@ -238,6 +251,11 @@ def test_killed_again_and_again_a_sweep_resumes_and_loses_nothing(chords, tmp_pa
     code, output = run("--resume", "killed", "--trials", 12, *options)  # more of a finished sweep
     assert code == 0, output
     assert len(rows_of(tmp_path, "killed")) == 12
+    study = Study(journal, read_settings(journal, "killed"), None)
+    best = {record.number for record in (*study.top(KEPT_TRIALS), *study.finalists())}
+    kept = checkpoints_of(tmp_path, "killed")
+    assert best - cut_off <= kept.keys() <= best  # who was told to stop as the driver died was not saved
+    assert all(kept[number] == 1 for number in best - cut_off)
 
 
 def _study(journal, name):
@@ -265,7 +283,6 @@ def test_ctrl_c_stops_cleanly_keeps_everything_and_says_how_to_go_on(chords, tmp
     assert summary["best"]["test_elbo"] is not None
     folder = SweepFolder(tmp_path, "stopped")
     rows = rows_of(tmp_path, "stopped")
-    assert "0" in {row["epochs"] for row in rows.values()}  # what was handed out but had no worker did not begin
     paused = [number for number, row in rows.items() if row["state"] == "paused" and row["epochs"] != "0"]
     assert all(folder.trials.newest(f"{number:05d}-") is not None for number in paused)
     assert not folder.finals.sessions()
@@ -304,27 +321,36 @@ def test_patience_ends_a_search_that_finds_nothing_better(chords, tmp_path):
     assert counts["running"] == counts["failed"] == 0
 
 
-def test_a_time_budget_ends_the_search(chords, tmp_path):
+@pytest.fixture(scope="module")
+def short(finished, chords, tmp_path_factory):
+    """A sweep that a time ends, with a floor that no code comes to, and which begins with an earlier one's best."""
+    results = tmp_path_factory.mktemp("results")
+    (results / "chords").symlink_to(finished[0] / "chords")
     code, output = run(
-        *("--data", chords, "--results", tmp_path, "--trials", 1000, "--time-budget", "4s", "--epoch-steps", 4000)
+        *("--data", chords, "--results", results, "--name", "short", "--trials", 1000, "--time-budget", "4s"),
+        *("--epoch-steps", 4000, "--min-kl", 300, "--family", "dense", "--warm-start", "chords"),
     )
     assert code == 0, output
-    summary = json.loads((tmp_path / "latest" / "summary.json").read_text())
+    return results, output
+
+
+def test_a_time_budget_ends_the_search(short):
+    summary = json.loads((short[0] / "latest" / "summary.json").read_text())
     assert 3.0 < summary["search_seconds"] < 30.0
     assert summary["trials"]["pending"] > 0
     assert summary["best"]["test_elbo"] is not None
 
 
-def test_without_a_code_that_says_enough_the_best_ranked_wins_with_a_warning(chords, tmp_path):
-    code, output = run(
-        *("--data", chords, "--results", tmp_path, "--trials", 3, "--max-epochs", 1),
-        *("--epoch-steps", 2000, "--min-kl", 30, "--family", "dense"),
-    )
-    assert code == 0, output
-    assert output.count("warning: no trial has a code that says enough") == 1
-    best = json.loads((tmp_path / "latest" / "summary.json").read_text())["best"]
+def test_without_a_code_that_says_enough_the_best_ranked_wins_with_a_warning(short):
+    assert short[1].count("warning: no trial has a code that says enough") == 1
+    best = json.loads((short[0] / "latest" / "summary.json").read_text())["best"]
     assert best["feasible"] is False
     assert best["test_elbo"] is not None
+
+
+def test_what_an_earlier_sweep_gives_is_said_and_written(short):
+    (line,) = [line for line in short[1].splitlines() if line.startswith("warm start from chords: ")]
+    assert _study(SweepFolder(short[0], "short").journal, "short").user_attrs["warm_start"] == [line]
 
 
 def test_a_name_that_is_taken_is_refused(finished, chords, capsys):

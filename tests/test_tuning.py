@@ -4,6 +4,7 @@ import errno
 import gc
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -46,24 +47,32 @@ def test_a_gpu_is_shared_and_without_one_a_trial_takes_a_core(found, trials_per_
     assert (resources.per_trial, resources.slots, resources.most()) == (per_trial, slots, most)
 
 
-@pytest.fixture
-def cluster(tmp_path, monkeypatch):
-    """Of one machine with one core, whose driver has a home folder of the test's own."""
-    yield from make_cluster(tmp_path, monkeypatch, cores=1)
-
-
-@pytest.fixture
-def head(tmp_path, monkeypatch):
-    """A cluster without workers."""
-    yield from make_cluster(tmp_path, monkeypatch, cores=0)
-
-
-def make_cluster(tmp_path, monkeypatch, cores):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": cores})
+@pytest.fixture(scope="module")
+def bare():
+    """A head that runs no trials; a start of it takes longer than most tests."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     yield cluster
-    ray.shutdown()
     cluster.shutdown()
+
+
+@pytest.fixture
+def head(bare, tmp_path, monkeypatch):
+    """A cluster without workers, whose driver has a home folder of the test's own; what joins leaves with the test."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ray.init(address=bare.address)
+    yield bare
+    for node in list(bare.worker_nodes):
+        bare.remove_node(node)
+    wait_for(lambda: not ray.cluster_resources().keys() & {"CPU", "GPU"})
+    ray.shutdown()
+
+
+@pytest.fixture
+def cluster(head):
+    """Of one machine with one core, beside the head."""
+    head.add_node(num_cpus=1)
+    wait_for(lambda: ray.cluster_resources().get("CPU"))
+    return head
 
 
 def test_what_runs_at_a_time_follows_the_machines_of_a_cluster(cluster):
@@ -170,26 +179,26 @@ def test_of_machines_that_start_on_demand_no_more_are_reckoned_with_than_may_be_
 
 
 def test_a_sweep_that_no_worker_joins_says_so(head, tmp_path, monkeypatch):
-    monkeypatch.setattr("sweep.nodes._LOOK_SECONDS", 0.0)
-    monkeypatch.setattr("sweep.nodes._WORKERLESS", 2.0)
-    said = []
+    now, said = [0.0], []
+    monkeypatch.setattr("sweep.nodes.time", SimpleNamespace(monotonic=lambda: now[0]))  # Ray's clock goes on
     preflight = Preflight(str(tmp_path / "results"))
     workers, gpus = (Newcomers(preflight, takes, said.append) for takes in (["CPU"], ["CPU", "GPU"]))
 
-    def told(kind):
+    def told(after):
+        """What is told of, so many seconds later."""
+        now[0] += after
+        said.clear()
         workers.on_step_end()
         gpus.on_step_end()
-        return [line for line in said if f"no {kind} has been there" in line]
+        return [kind for kind in ("worker", "GPU") for line in said if f"no {kind} has been there for 10 min" in line]
 
-    assert told("worker") == told("GPU") == []
-    wait_for(lambda: told("worker") and told("GPU"))
+    assert told(after=599.0) == []
+    assert told(after=6.0) == ["worker", "GPU"]
+    assert told(after=599.0) == []  # it says so every ten minutes
     head.add_node(num_cpus=1)
     wait_for(lambda: ray.cluster_resources().get("CPU"))
-    said.clear()
-    assert told("worker") == []
-    time.sleep(2.1)
-    assert told("worker") == []
-    assert told("GPU")
+    assert told(after=6.0) == ["GPU"]
+    assert told(after=606.0) == ["GPU"]
 
 
 class Full(tune.Callback):
@@ -244,8 +253,8 @@ class Losing(tune.Callback):
         self.lost, self.after = trial.config["number"], []
 
 
-def search(study, resources, folder, trial, callback):
-    scheduler, checkpoints = Asha(study, lambda: False), Checkpoints(str(folder / "checkpoints"))
+def search(study, resources, folder, trial, callback, stopping=lambda: False):
+    scheduler, checkpoints = Asha(study, stopping), Checkpoints(str(folder / "checkpoints"))
     run_trials(
         make_corpus(),
         study.settings,
@@ -253,7 +262,7 @@ def search(study, resources, folder, trial, callback):
         checkpoints,
         folder_of,
         trial=trial,
-        search_alg=StudySearcher(scheduler, lambda: False, checkpoints.newest, resources.most),
+        search_alg=StudySearcher(scheduler, stopping, checkpoints.newest, resources.most),
         scheduler=scheduler,
         callbacks=[callback],
         max_failures=0,
@@ -301,3 +310,30 @@ def test_workers_of_machines_that_join_are_set_up_at_once(cluster, make_study, t
     assert resources.slots == 1
     search(study, resources, tmp_path, Brief, growing)
     assert growing.most_waiting >= 3
+
+
+class Stopping(tune.Callback):
+    """Asks the sweep to stop at its first report; keeps which trials have begun, by number."""
+
+    def __init__(self):
+        self.asked, self.begun = False, []
+
+    def on_trial_start(self, *args, trial, **info):
+        del args, info
+        self.begun.append(trial.config["number"])
+
+    def on_trial_result(self, *args, **info):
+        del args, info
+        self.asked = True
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_was_handed_out_and_waits_for_a_worker_does_not_begin_once_the_sweep_is_to_stop(make_study, tmp_path):
+    class Brief(SleepingTrial):  # here, so that workers need not import this module
+        NAP = 0.5
+
+    stopping, study = Stopping(), make_study(trials=5, families=("dense",), spec=BINARY, max_epochs=9)
+    search(study, Resources({"CPU": 4.0}, 1), tmp_path, Brief, stopping, lambda: stopping.asked)
+    assert stopping.begun == [0]
+    assert [record.state for record in study.records.values()] == ["paused"] * 5
+    assert [record.epoch > 0 for record in study.records.values()] == [True, False, False, False, False]
